@@ -1,0 +1,41 @@
+#pragma once
+
+/*
+ * Cleanup attributes, container_of() and the few macros that every room uses.
+ */
+
+#include <stddef.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
+
+#define MIN(a, b) ({ __typeof__(a) min_a = (a); __typeof__(b) min_b = (b); min_a < min_b ? min_a : min_b; })
+#define MAX(a, b) ({ __typeof__(a) max_a = (a); __typeof__(b) max_b = (b); max_a > max_b ? max_a : max_b; })
+
+/* The object of which `pointer` is the member `member`. */
+#define container_of(pointer, type, member) ((type *)((char *)(pointer) - offsetof(type, member)))
+
+/* Runs `function` with the address of the variable when it goes out of scope. */
+#define _cleanup_(function) __attribute__((cleanup(function)))
+#define _cleanup_free_ _cleanup_(util_free_pointer)
+#define _cleanup_close_ _cleanup_(util_close_pointer)
+
+/* Hands the object on: the variable, and with it the cleanup, is left empty. */
+#define STEAL_POINTER(p) ({ __typeof__(p) stolen = (p); (p) = NULL; stolen; })
+#define STEAL_FD(fd) ({ int stolen_fd = (fd); (fd) = -1; stolen_fd; })
+
+static inline void util_free_pointer(void *p) {
+        free(*(void **)p);
+}
+
+/* Closes `fd` if it is one, and returns the empty value to store in its place. */
+static inline int util_close(int fd) {
+        if (fd >= 0)
+                close(fd);
+        return -1;
+}
+
+static inline void util_close_pointer(int *fd) {
+        *fd = util_close(*fd);
+}
