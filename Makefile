@@ -21,16 +21,15 @@ OPTIMIZE ?= -O2 -g
 # Set by check-asan and check-tsan.
 SANITIZE ?=
 
-WARNINGS := \
-	-Wall -Wextra \
-	-Wconversion        `# a length that is cut is a hole` \
-	-Wshadow            `# a name means one thing in a function` \
-	-Wstrict-prototypes -Wmissing-prototypes `# what is not in a header is static` \
-	-Wundef             `# a misspelt macro is not 0` \
-	-Wformat=2          `# formats are literals` \
-	-Wvla               `# no array whose size a client chooses` \
-	-Wimplicit-fallthrough `# said where it is meant` \
-	-Wpointer-arith -Wwrite-strings
+WARNINGS := -Wall -Wextra
+WARNINGS += -Wconversion # a length that is cut is a hole
+WARNINGS += -Wshadow # a name means one thing in a function
+WARNINGS += -Wstrict-prototypes -Wmissing-prototypes # what is not in a header is static
+WARNINGS += -Wundef # a misspelt macro is not 0
+WARNINGS += -Wformat=2 # formats are literals
+WARNINGS += -Wvla # no array whose size a client chooses
+WARNINGS += -Wimplicit-fallthrough # said where it is meant
+WARNINGS += -Wpointer-arith -Wwrite-strings # no arithmetic on void, no writing to literals
 
 # The hardening of Debian's packages; _FORTIFY_SOURCE needs an optimised build.
 HARDENING := -fstack-protector-strong -fstack-clash-protection -fcf-protection -fPIE
@@ -41,3 +40,158 @@ endif
 override CPPFLAGS += -I. -D_GNU_SOURCE -DMSD_VERSION='"$(VERSION)"'
 override CFLAGS := -std=gnu17 $(OPTIMIZE) $(WARNINGS) $(HARDENING) -pthread $(SANITIZE) $(CFLAGS)
 override LDFLAGS += -pie -Wl,-z,relro -Wl,-z,now -Wl,--as-needed -pthread $(SANITIZE)
+
+LIBS = $(shell $(PKG_CONFIG) --libs libsystemd jansson)
+CLIENT_LIBS = $(shell $(PKG_CONFIG) --libs jansson)
+CHECK_LIBS = $(shell $(PKG_CONFIG) --libs check)
+
+COMMON := $(wildcard common/*.c)
+DAEMON := $(wildcard daemon/*.c daemon/*/*.c)
+CLIENT := $(wildcard client/*.c)
+objects = $(patsubst %.c,$(BUILD)/%.o,$(1))
+
+.PHONY: all
+all: $(BUILD)/msd $(BUILD)/mscli
+
+$(BUILD)/msd: $(call objects,$(DAEMON) $(COMMON))
+	$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
+
+$(BUILD)/mscli: $(call objects,$(CLIENT) $(COMMON))
+	$(CC) $(LDFLAGS) -o $@ $^ $(CLIENT_LIBS)
+
+# Made again when the flags change.
+$(BUILD)/%.o: %.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+$(BUILD)/flags: FORCE
+	@mkdir -p $(@D)
+	@echo '$(subst ','\'',$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS))' | cmp -s - $@ || \
+		echo '$(subst ','\'',$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS))' >$@
+
+.PHONY: FORCE
+FORCE:
+
+# Kept, also where they are only on the way to a test.
+.SECONDARY:
+
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+
+# --- Tests. Each unit test links the sources of its room, and of the rooms below that it uses, and no others.
+
+UNIT_number := common/number
+UNIT_line := common/line
+UNIT_protocol := common/protocol common/number
+UNIT_address := common/address
+UNIT_client_options := client/options common/number common/protocol common/address
+UNIT_session := client/session common/line common/protocol common/number common/address
+UNIT_daemon_options := daemon/options common/number
+UNIT_gate := daemon/loop/gate
+UNIT_reactor := daemon/loop/reactor daemon/loop/timer daemon/loop/mailbox
+UNIT_sim := daemon/model/sim daemon/loop/reactor daemon/loop/timer
+UNIT_status := daemon/status daemon/loop/gate daemon/loop/timer
+UNIT_request := daemon/front/request daemon/status daemon/log daemon/model/sim daemon/model/generation \
+	daemon/loop/reactor daemon/loop/timer daemon/loop/gate common/number
+UNIT_listener := daemon/front/listener daemon/log daemon/loop/reactor daemon/loop/timer common/address
+UNIT_loader := daemon/loader daemon/model/sim daemon/loop/reactor daemon/loop/timer common/number
+UNIT_log := daemon/log
+
+UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/*.c))
+SYSTEM_TESTS := $(patsubst tests/system/%.c,$(BUILD)/tests/system/%,$(wildcard tests/system/*.c))
+
+.SECONDEXPANSION:
+$(UNIT_TESTS): $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $$(patsubst %,$$(BUILD)/%.o,$$(UNIT_%))
+	$(CC) $(LDFLAGS) -o $@ $^ $(CHECK_LIBS) $(CLIENT_LIBS)
+
+$(SYSTEM_TESTS): $(BUILD)/tests/system/%: $(BUILD)/tests/system/%.o \
+		$(call objects,$(wildcard tests/support/*.c) common/protocol.c common/number.c common/line.c common/address.c)
+	$(CC) $(LDFLAGS) -o $@ $^ $(CHECK_LIBS) $(CLIENT_LIBS) -lutil
+
+# The sources that make no sense alone: man pages without a warning, the arrows between the rooms.
+SCRIPT_TESTS := tests/arrows.sh tests/manpages.sh tests/install.sh
+
+.PHONY: check check-built check-asan check-tsan
+check:
+	@tests/support/packages.sh check
+	@$(MAKE) --no-print-directory -j"$$(nproc)" check-built
+
+check-built: all $(UNIT_TESTS) $(SYSTEM_TESTS)
+	@MSD=$(BUILD)/msd MSCLI=$(BUILD)/mscli BUILD=$(BUILD) tests/support/run-tests.sh $(BUILD)/logs \
+		$(SYSTEM_TESTS) $(UNIT_TESTS) $(SCRIPT_TESTS)
+
+check-asan:
+	@tests/support/packages.sh sanitize
+	@$(MAKE) --no-print-directory -j"$$(nproc)" BUILD=build/asan OPTIMIZE='-O1 -g' \
+		SANITIZE='-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer' check-built
+
+check-tsan:
+	@tests/support/packages.sh sanitize
+	@$(MAKE) --no-print-directory -j"$$(nproc)" BUILD=build/tsan OPTIMIZE='-O1 -g' \
+		SANITIZE='-fsanitize=thread' check-built
+
+.PHONY: demo
+demo:
+	@tests/support/packages.sh demo
+	@$(MAKE) --no-print-directory -s -j"$$(nproc)" all
+	@tests/support/demo.sh $(BUILD)
+
+# --- Benchmarks: tables, not tests.
+
+BENCH := $(call objects,$(filter-out tests/bench/floor.c tests/bench/micro.c,$(wildcard tests/bench/*.c)))
+
+$(BUILD)/tests/bench/bench: $(BENCH) $(call objects,common/protocol.c common/number.c common/line.c common/address.c)
+	$(CC) $(LDFLAGS) -o $@ $^
+
+$(BUILD)/tests/bench/floor $(BUILD)/tests/bench/micro: %: %.o \
+		$(call objects,common/protocol.c common/number.c common/line.c common/address.c)
+	$(CC) $(LDFLAGS) -o $@ $^
+
+.PHONY: bench bench-built
+bench:
+	@tests/support/packages.sh bench
+	@$(MAKE) --no-print-directory -s -j"$$(nproc)" bench-built
+
+bench-built: all $(BUILD)/tests/bench/bench $(BUILD)/tests/bench/floor $(BUILD)/tests/bench/micro
+	$(BUILD)/tests/bench/bench $(BUILD)/msd $(BUILD)/tests/bench/floor tests/bench/reference.py
+	$(BUILD)/tests/bench/micro
+
+# --- Man pages and installation.
+
+MANPAGES := $(BUILD)/msd.8 $(BUILD)/msd-protocol.7 $(BUILD)/mscli.1
+
+.PHONY: man
+man: $(MANPAGES)
+
+$(BUILD)/%: daemon/%.scd
+	@mkdir -p $(@D)
+	scdoc <$< >$@
+
+$(BUILD)/%: client/%.scd
+	@mkdir -p $(@D)
+	scdoc <$< >$@
+
+# Source, mode and place of each file; of the directories msd shares with others, none is removed.
+INSTALLED := \
+	$(BUILD)/msd:755:$(SBINDIR)/msd \
+	$(BUILD)/mscli:755:$(BINDIR)/mscli \
+	$(BUILD)/msd.8:644:$(MANDIR)/man8/msd.8 \
+	$(BUILD)/msd-protocol.7:644:$(MANDIR)/man7/msd-protocol.7 \
+	$(BUILD)/mscli.1:644:$(MANDIR)/man1/mscli.1 \
+	daemon/msd.bash-completion:644:$(COMPLETIONDIR)/msd \
+	client/mscli.bash-completion:644:$(COMPLETIONDIR)/mscli \
+	$(foreach unit,$(wildcard systemd/*.service systemd/*.socket),$(unit):644:$(UNITDIR)/$(notdir $(unit))) \
+	$(foreach file,$(wildcard systemd/*.sysusers),$(file):644:$(SYSUSERSDIR)/$(basename $(notdir $(file))).conf)
+
+.PHONY: install uninstall
+install: all man
+	@set -e; for file in $(INSTALLED); do IFS=: read -r source mode place <<-END
+		$$file
+		END
+		echo "install $(DESTDIR)$$place"; install -D -m $$mode $$source "$(DESTDIR)$$place"; done
+
+uninstall:
+	@for file in $(INSTALLED); do echo "rm $(DESTDIR)$${file##*:}"; rm -f "$(DESTDIR)$${file##*:}"; done
+
+.PHONY: clean
+clean:
+	rm -rf $(BUILD)

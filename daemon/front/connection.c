@@ -1,0 +1,424 @@
+#include "daemon/front/connection.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "common/line.h"
+#include "common/protocol.h"
+#include "common/util.h"
+
+/* So many reads in one turn; then the others have theirs. */
+#define READ_BATCH 4
+
+/*
+ * A connection that has so many requests in flight is not read until some are answered: pipelining is meant to
+ * fill the line, not the daemon's memory. (Waiting ones are limited on their own.)
+ */
+#define PROCESSING_MAX 65536
+
+#define OUTPUT_SIZE_MIN 128
+
+#define CONNECTION_EVENTS (EPOLLIN | EPOLLRDHUP | EPOLLET)
+
+struct connection {
+        struct watch watch;
+        struct request_owner owner;
+        struct front *front;
+        struct list link;
+        struct job attend;
+        struct line line;
+        char *output;                   /* [start, end) is still to be sent */
+        size_t output_start;
+        size_t output_end;
+        size_t output_size;
+        bool readable : 1;              /* there may be input: the edge that said so is used up */
+        bool input_ending : 1;          /* there will be an end of file */
+        bool input_ended : 1;
+        bool blocked : 1;               /* the socket takes no output for now */
+        bool was_blocked : 1;           /* and what it did not take has not left since */
+        bool gone : 1;                  /* nobody hears replies any more */
+        bool broken : 1;                /* to be ended without more ado */
+};
+
+static struct connection *connection_of(struct request_owner *owner) {
+        return container_of(owner, struct connection, owner);
+}
+
+static void attend_later(struct connection *connection) {
+        reactor_queue(connection->front->reactor, &connection->attend);
+}
+
+static size_t output_left(const struct connection *connection) {
+        return connection->output_end - connection->output_start;
+}
+
+/* Room for `n` more bytes of output, which the end of this turn sends. NULL: there is none, or no use for it. */
+static char *output_space(struct connection *connection, size_t n) {
+        if (connection->gone || connection->broken)
+                return NULL;
+        attend_later(connection);
+        if (connection->output_size - connection->output_end < n) {
+                size_t size = MAX(connection->output_size * 2, connection->output_end + n);
+                char *grown;
+
+                size = MAX(size, (size_t)OUTPUT_SIZE_MIN);
+                grown = realloc(connection->output, size);
+
+                if (!grown) {
+                        /* A reply that is lost leaves the client waiting for good: better it sees the end. */
+                        connection->broken = true;
+                        return NULL;
+                }
+                connection->output = grown;
+                connection->output_size = size;
+        }
+        return connection->output + connection->output_end;
+}
+
+static void reply_body(struct connection *connection, enum protocol_reply_type type, const char *id, size_t id_len,
+                       const char *data, size_t len) {
+        char *begin = output_space(connection, PROTOCOL_HEAD_MAX + len + 1), *p = begin;
+
+        if (!p)
+                return;
+        p += protocol_format_head(p, type, id, id_len, len);
+        memcpy(p, data, len);
+        p += len;
+        *p++ = '\n';
+        connection->output_end += (size_t)(p - begin);
+}
+
+static void reply_error(struct connection *connection, const char *id, size_t id_len, enum protocol_code code,
+                        const char *message) {
+        char *p = output_space(connection, PROTOCOL_ERROR_MAX);
+
+        if (p)
+                connection->output_end += protocol_format_error(p, id, id_len, code, message);
+}
+
+static void request_part(struct request_owner *owner, struct request *request, const char *data, size_t len) {
+        reply_body(connection_of(owner), PROTOCOL_PART, inference_id(&request->inference), request->inference.id_len,
+                   data, len);
+}
+
+static void request_answered(struct request_owner *owner, struct request *request, const char *data, size_t len) {
+        reply_body(connection_of(owner), PROTOCOL_OK, inference_id(&request->inference), request->inference.id_len,
+                   data, len);
+}
+
+static void request_failed(struct request_owner *owner, struct request *request, enum protocol_code code,
+                           const char *message) {
+        reply_error(connection_of(owner), inference_id(&request->inference), request->inference.id_len, code, message);
+}
+
+static const struct request_ops request_ops = {
+        .part = request_part,
+        .answered = request_answered,
+        .failed = request_failed,
+};
+
+/* Administrator: root, or who the daemon runs as (SO_PEERCRED, unix(7)). */
+static bool is_permitted(const struct connection *connection) {
+        struct ucred peer;
+        socklen_t len = sizeof(peer);
+
+        return getsockopt(connection->watch.fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 &&
+               (peer.uid == 0 || peer.uid == geteuid());
+}
+
+/* Returns 0, 1 if the rest of the command has yet to come, or -ENOMEM. */
+static int run_request(struct connection *connection, const struct protocol_command *command) {
+        struct front *front = connection->front;
+        uint64_t max = front->queue->limits->max_prompt;
+        const char *prompt = NULL;
+
+        if (command->has_prompt) {
+                if (command->length > max) {
+                        char message[64];
+
+                        snprintf(message, sizeof(message), "A prompt may be %" PRIu64 " bytes long", max);
+                        reply_error(connection, command->id, command->id_len, PROTOCOL_TOO_LARGE, message);
+                        line_skip(&connection->line, command->length);
+                        return 0;
+                }
+                switch (line_payload(&connection->line, command->length, &prompt)) {
+                case 0:
+                        return 1;
+                case LINE_UNTERMINATED:
+                        reply_error(connection, command->id, command->id_len, PROTOCOL_BAD_REQUEST,
+                                    "The prompt is not followed by a line end");
+                        return 0;
+                }
+        }
+        /* No inference starts for a client that has gone. */
+        if (connection->gone)
+                return 0;
+        return request_new(front->queue, &connection->owner, command->id, command->id_len, prompt,
+                           prompt ? command->length : 0, command->verb == PROTOCOL_STREAM);
+}
+
+static int run_command(struct connection *connection, const struct protocol_command *command) {
+        struct front *front = connection->front;
+
+        switch (command->verb) {
+        case PROTOCOL_REQUEST:
+        case PROTOCOL_STREAM:
+                return run_request(connection, command);
+
+        case PROTOCOL_STATUS: {
+                _cleanup_free_ char *status = status_format(front->status);
+
+                if (!status)
+                        return -ENOMEM;
+                reply_body(connection, PROTOCOL_OK, NULL, 0, status, strlen(status));
+                return 0;
+        }
+
+        case PROTOCOL_WAIT:
+                return connection->gone ? 0 : request_observe(front->queue, &connection->owner, REQUEST_WAIT);
+
+        case PROTOCOL_LOAD:
+        case PROTOCOL_SHUTDOWN:
+                if (!is_permitted(connection)) {
+                        char message[64];
+
+                        snprintf(message, sizeof(message), "%s is for root and for the user that msd runs as",
+                                 protocol_verb_name(command->verb));
+                        reply_error(connection, NULL, 0, PROTOCOL_NOT_PERMITTED, message);
+                        return 0;
+                }
+                if (command->verb == PROTOCOL_LOAD)
+                        return request_observe(front->queue, &connection->owner, REQUEST_LOAD);
+                reply_body(connection, PROTOCOL_OK, NULL, 0, PROTOCOL_STOPPING, strlen(PROTOCOL_STOPPING));
+                front->queue->host->shutdown(front->queue->host);
+                return 0;
+
+        default:
+                return 0;
+        }
+}
+
+/* Takes every whole command that has come. Returns 0 or -ENOMEM. */
+static int take_commands(struct connection *connection) {
+        const char *text;
+        size_t len;
+        int r;
+
+        for (;;) {
+                struct protocol_command command;
+
+                r = line_next(&connection->line, &text, &len);
+                if (r == 0)
+                        break;
+                if (r == LINE_TOO_LONG) {
+                        reply_error(connection, NULL, 0, PROTOCOL_TOO_LARGE, "A line may be 1024 bytes long");
+                        continue;
+                }
+                r = protocol_parse_command(text, len, &command);
+                if (r == PROTOCOL_MALFORMED) {
+                        reply_error(connection, command.id, command.id_len, PROTOCOL_BAD_REQUEST, command.fault);
+                        continue;
+                }
+                r = run_command(connection, &command);
+                if (r < 0)
+                        return r;
+                if (r > 0)
+                        break;
+        }
+        return line_keep(&connection->line);
+}
+
+static bool is_paused(const struct connection *connection) {
+        return connection->blocked || connection->owner.processing >= PROCESSING_MAX;
+}
+
+/* Reads and runs what has come, for a few rounds at the most. */
+static void connection_read(struct connection *connection) {
+        int r = 0;
+
+        for (unsigned i = 0; i < READ_BATCH && connection->readable && !is_paused(connection); i++) {
+                size_t space;
+                ssize_t n;
+                char *to;
+
+                r = line_space(&connection->line, connection->front->scratch, FRONT_SCRATCH_SIZE, &to, &space);
+                if (r < 0)
+                        break;
+                n = recv(connection->watch.fd, to, space, MSG_DONTWAIT);
+                if (n <= 0) {
+                        int error = errno;
+
+                        r = line_keep(&connection->line);
+                        if (n < 0 && error == EINTR)
+                                continue;
+                        connection->readable = false;
+                        if (n == 0) {
+                                if (line_left(&connection->line) > 0)
+                                        reply_error(connection, NULL, 0, PROTOCOL_BAD_REQUEST,
+                                                    "The input ends within a command");
+                                connection->input_ended = true;
+                        } else if (error != EAGAIN)
+                                connection->broken = true;
+                        break;
+                }
+                line_filled(&connection->line, (size_t)n);
+                r = take_commands(connection);
+                if (r < 0)
+                        break;
+                /* All there was, epoll(7) says of a short read; the end of file has no edge of its own, if it came along. */
+                if ((size_t)n < space && !connection->input_ending)
+                        connection->readable = false;
+        }
+        if (r < 0)
+                connection->broken = true;
+}
+
+/* Sends what there is. */
+static void connection_flush(struct connection *connection) {
+        while (output_left(connection) > 0 && !connection->blocked) {
+                ssize_t n = send(connection->watch.fd, connection->output + connection->output_start,
+                                 output_left(connection), MSG_DONTWAIT | MSG_NOSIGNAL);
+
+                if (n >= 0)
+                        connection->output_start += (size_t)n;
+                else if (errno == EAGAIN || errno == ENOBUFS || errno == ENOMEM) {
+                        connection->blocked = connection->was_blocked = true;
+                        if (reactor_rewatch(&connection->watch, CONNECTION_EVENTS | EPOLLOUT) < 0)
+                                connection->broken = true;
+                } else if (errno != EINTR) {
+                        /* The peer hears nothing any more; what it said before that is still to be read. */
+                        connection->gone = true;
+                        connection->output_start = connection->output_end;
+                }
+        }
+        if (output_left(connection) == 0) {
+                /* An idle connection costs no buffer. */
+                free(STEAL_POINTER(connection->output));
+                connection->output_start = connection->output_end = connection->output_size = 0;
+        }
+}
+
+static void connection_end(struct connection *connection) {
+        struct front *front = connection->front;
+
+        job_cancel(&connection->attend);
+        request_owner_deinit(front->queue, &connection->owner);
+        list_remove(&connection->link);
+        reactor_unwatch(&connection->watch);
+        close(connection->watch.fd);
+        line_deinit(&connection->line);
+        free(connection->output);
+        free(connection);
+        counter_add(&front->queue->counters->connections, -1);
+        front->ended(front);
+}
+
+static bool is_over(const struct connection *connection) {
+        if (connection->broken)
+                return true;
+        if (connection->gone)
+                return !connection->readable || is_paused(connection);
+        return connection->input_ended && list_is_empty(&connection->owner.requests) && output_left(connection) == 0;
+}
+
+/* The end of a turn: what was answered in it leaves, and what could not be read before is. */
+static void connection_attend(struct job *job) {
+        struct connection *connection = container_of(job, struct connection, attend);
+
+        if (!connection->broken)
+                connection_flush(connection);
+        if (connection->was_blocked && output_left(connection) == 0) {
+                connection->was_blocked = false;
+                connection->front->flushed(connection->front);
+        }
+        if (is_over(connection)) {
+                connection_end(connection);
+                return;
+        }
+        if (connection->readable && !is_paused(connection)) {
+                connection_read(connection);
+                attend_later(connection);
+        }
+}
+
+static void connection_ready(struct watch *watch, uint32_t events) {
+        struct connection *connection = container_of(watch, struct connection, watch);
+
+        if (events & EPOLLOUT && connection->blocked) {
+                connection->blocked = false;
+                if (reactor_rewatch(&connection->watch, CONNECTION_EVENTS) < 0)
+                        connection->broken = true;
+                attend_later(connection);
+        }
+        if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+                connection->input_ending = true;
+        if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+                connection->readable = true;
+        /* EPOLLHUP: both directions are closed. The last words are read first, and run; they are not answered. */
+        if (events & (EPOLLHUP | EPOLLERR))
+                connection->gone = true;
+
+        if (connection->readable) {
+                connection_read(connection);
+                if (connection->readable || connection->gone || connection->input_ended || connection->broken)
+                        attend_later(connection);
+        }
+}
+
+int connection_new(struct front *front, int fd) {
+        struct connection *connection = calloc(1, sizeof(*connection));
+        int r;
+
+        if (!connection) {
+                close(fd);
+                return -ENOMEM;
+        }
+        connection->front = front;
+        job_init(&connection->attend, connection_attend);
+        request_owner_init(&connection->owner, &request_ops);
+        r = reactor_watch(front->reactor, &connection->watch, fd, CONNECTION_EVENTS, connection_ready);
+        if (r < 0) {
+                close(fd);
+                free(connection);
+                return r;
+        }
+        list_append(&front->connections, &connection->link);
+        counter_add(&front->queue->counters->connections, 1);
+        return 0;
+}
+
+void front_init(struct front *front, struct reactor *reactor, struct request_queue *queue, struct status *status,
+                void (*ended)(struct front *front), void (*flushed)(struct front *front)) {
+        front->reactor = reactor;
+        front->queue = queue;
+        front->status = status;
+        front->ended = ended;
+        front->flushed = flushed;
+        list_init(&front->connections);
+}
+
+static struct connection *connection_of_link(struct list *link) {
+        return container_of(link, struct connection, link);
+}
+
+bool front_is_flushed(const struct front *front) {
+        for (struct list *i = front->connections.next; i != &front->connections; i = i->next)
+                if (output_left(connection_of_link(i)) > 0)
+                        return false;
+        return true;
+}
+
+void front_deinit(struct front *front) {
+        while (!list_is_empty(&front->connections)) {
+                struct connection *connection = connection_of_link(front->connections.next);
+
+                connection->blocked = false;
+                if (!connection->broken)
+                        connection_flush(connection);
+                connection_end(connection);
+        }
+}

@@ -1,0 +1,67 @@
+#pragma once
+
+/*
+ * A listening socket: made, and watched by every worker. Out of descriptors it is left alone until there are some
+ * again; who connects meanwhile waits in its backlog, and is not lost.
+ */
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+#include "daemon/loop/reactor.h"
+
+/* A Unix socket that the daemon itself has made, or an inherited one. */
+struct listener_socket {
+        int fd;
+        const char *path;               /* borrowed; NULL: inherited, not ours to unlink */
+        dev_t device;
+        ino_t inode;
+};
+
+#define LISTENER_SOCKET_NULL { .fd = -1 }
+
+enum {
+        LISTENER_IN_USE = 1,            /* a live daemon answers there */
+        LISTENER_NOT_A_SOCKET,          /* there is a file, and it is none */
+        LISTENER_PATH_EMPTY,
+        LISTENER_PATH_TOO_LONG,
+};
+
+/*
+ * Binds and listens at `path`. A socket file that nobody listens at is replaced; nothing else is.
+ * Returns 0, one of the above, or -errno.
+ */
+int listener_socket_open(struct listener_socket *socket, const char *path);
+
+/* Closes it; unlinks its file, if that still is the one. Harmless twice. */
+void listener_socket_close(struct listener_socket *socket);
+
+/* What all listeners of a daemon share. */
+struct listener_limit {
+        uint64_t max;
+        atomic_uint_fast64_t connections;       /* that there are, or are about to be */
+};
+
+/* One worker's watch of it. */
+struct listener {
+        struct watch watch;
+        struct reactor *reactor;
+        struct listener_limit *limit;
+        struct timer retry;
+        int fd;
+        bool ended;                             /* it is not to be watched again */
+        /* Takes over `fd`, which counts against the limit until listener_release(). */
+        void (*accepted)(struct listener *listener, int fd);
+};
+
+#define LISTENER_NULL { .watch = WATCH_NULL, .fd = -1 }
+
+/* `fd` and `limit` are borrowed. Returns 0 or -errno. */
+int listener_init(struct listener *listener, struct reactor *reactor, int fd, struct listener_limit *limit,
+                  void (*accepted)(struct listener *listener, int fd));
+void listener_deinit(struct listener *listener);
+
+/* A connection has ended: there is room again. */
+void listener_release(struct listener *listener);

@@ -1,0 +1,468 @@
+#include "daemon/front/request.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/number.h"
+#include "common/util.h"
+#include "daemon/log.h"
+
+/* So many waiting requests at the most are settled in one turn: a status is answered in between. */
+#define SETTLE_BATCH 4096
+
+#define LINES_SIZE 65536
+
+static const char line_start[] = "Processing request ";
+
+static struct request *request_of(struct list *queue_link) {
+        return container_of(queue_link, struct request, queue_link);
+}
+
+static struct request *request_of_inference(struct inference *inference) {
+        return container_of(inference, struct request, inference);
+}
+
+/* Unlinks and frees it. */
+static void request_end(struct request_queue *queue, struct request *request) {
+        list_remove(&request->queue_link);
+        list_remove(&request->owner_link);
+        if (request->inference.prompt_len > 0)
+                atomic_fetch_sub_explicit(&queue->limits->prompt_memory, request->inference.prompt_len,
+                                          memory_order_relaxed);
+        free(request);
+}
+
+/* When the first of those waiting came, for the status. */
+static void note_oldest(struct request_queue *queue) {
+        counter_set(&queue->counters->oldest,
+                    list_is_empty(&queue->waiting) ? 0 : request_of(queue->waiting.next)->arrived);
+}
+
+/* `n` of them do not wait any more. */
+static void leave_waiting(struct request_queue *queue, uint64_t n) {
+        if (n == 0)
+                return;
+        atomic_fetch_sub_explicit(&queue->limits->waiting, n, memory_order_relaxed);
+        counter_add(&queue->counters->waiting, -(int64_t)n);
+        note_oldest(queue);
+}
+
+static bool enter_waiting(struct request_queue *queue) {
+        if (atomic_fetch_add_explicit(&queue->limits->waiting, 1, memory_order_relaxed) < queue->limits->max_waiting)
+                return true;
+        atomic_fetch_sub_explicit(&queue->limits->waiting, 1, memory_order_relaxed);
+        return false;
+}
+
+static void leave_processing(struct request_queue *queue, struct request *request) {
+        counter_add(&queue->counters->processing, -1);
+        request->inference.started = false;
+        request->owner->processing--;
+}
+
+static void set_timeout(struct request_queue *queue) {
+        uint64_t first = UINT64_MAX;
+
+        if (queue->limits->timeout == 0)
+                return;
+        if (!list_is_empty(&queue->waiting))
+                first = request_of(queue->waiting.next)->arrived;
+        if (!list_is_empty(&queue->processing))
+                first = MIN(first, request_of(queue->processing.next)->arrived);
+        if (first == UINT64_MAX)
+                timer_clear(&queue->timeout);
+        else if (!timer_is_set(&queue->timeout))
+                /* One that was set for a request that is gone elapses early, and is set again then. */
+                reactor_set_timer(queue->reactor, &queue->timeout, first + queue->limits->timeout);
+}
+
+static void check_idle(struct request_queue *queue) {
+        if (queue->idle && gate_state(queue->stop) != GATE_PENDING && request_queue_is_idle(queue))
+                queue->idle(queue);
+}
+
+/* Answers with an error one that is not in flight. */
+static void fail(struct request_queue *queue, struct request *request, enum protocol_code code, const char *message) {
+        counter_add(&queue->counters->failed, 1);
+        request->owner->ops->failed(request->owner, request, code, message);
+        request_end(queue, request);
+}
+
+static void inference_part(struct inference_events *events, struct inference *inference, const char *data,
+                           size_t len) {
+        struct request *request = request_of_inference(inference);
+
+        (void)events;
+        request->owner->ops->part(request->owner, request, data, len);
+}
+
+static void inference_answered(struct inference_events *events, struct inference *inference, const char *data,
+                               size_t len) {
+        struct request_queue *queue = container_of(events, struct request_queue, events);
+        struct request *request = request_of_inference(inference);
+
+        leave_processing(queue, request);
+        counter_add(&queue->counters->completed, 1);
+        request->owner->ops->answered(request->owner, request, data, len);
+        request_end(queue, request);
+        check_idle(queue);
+}
+
+static void inference_failed(struct inference_events *events, struct inference *inference, const char *reason) {
+        struct request_queue *queue = container_of(events, struct request_queue, events);
+        struct request *request = request_of_inference(inference);
+
+        leave_processing(queue, request);
+        fail(queue, request, PROTOCOL_INFERENCE_FAILED, reason);
+        check_idle(queue);
+}
+
+static void print_lines(struct request_queue *queue) {
+        if (queue->lines_len > 0)
+                log_output(queue->lines, queue->lines_len);
+        queue->lines_len = 0;
+}
+
+static void print_run(struct job *job) {
+        print_lines(container_of(job, struct request_queue, print));
+}
+
+static void print_request(struct request_queue *queue, const struct inference *inference) {
+        const size_t start_len = sizeof(line_start) - 1;
+        char *p;
+
+        if (!queue->lines)
+                return;
+        if (LINES_SIZE - queue->lines_len < start_len + PROTOCOL_ID_MAX + 1)
+                print_lines(queue);
+        p = queue->lines + queue->lines_len;
+        memcpy(p, line_start, start_len);
+        memcpy(p + start_len, inference_id(inference), inference->id_len);
+        p[start_len + inference->id_len] = '\n';
+        queue->lines_len += start_len + inference->id_len + 1;
+        reactor_queue(queue->reactor, &queue->print);
+}
+
+void request_refuse(struct request_queue *queue, struct request *request, enum protocol_code code,
+                    const char *message) {
+        fail(queue, request, code, message);
+}
+
+void request_start(struct request_queue *queue, struct request *request) {
+        int r;
+
+        list_remove(&request->queue_link);
+        list_append(&queue->processing, &request->queue_link);
+        counter_add(&queue->counters->processing, 1);
+        request->owner->processing++;
+        request->inference.started = true;
+        print_request(queue, &request->inference);
+        set_timeout(queue);
+        r = model_infer(queue->session, queue->generation->model, &request->inference);
+        if (r < 0)
+                inference_failed(&queue->events, &request->inference, strerror(-r));
+}
+
+void request_wait(struct request_queue *queue, struct request *request) {
+        if (!enter_waiting(queue)) {
+                char message[64];
+
+                snprintf(message, sizeof(message), "%" PRIu64 " requests may wait, and do", queue->limits->max_waiting);
+                fail(queue, request, PROTOCOL_QUEUE_FULL, message);
+                return;
+        }
+        list_append(&queue->waiting, &request->queue_link);
+        counter_add(&queue->counters->waiting, 1);
+        if (queue->waiting.next == &request->queue_link)
+                note_oldest(queue);
+        set_timeout(queue);
+}
+
+int request_new(struct request_queue *queue, struct request_owner *owner, const char *id, size_t id_len,
+                const char *prompt, size_t prompt_len, bool stream) {
+        struct request *request = malloc(offsetof(struct request, inference.text) + id_len + prompt_len);
+
+        if (!request)
+                return -ENOMEM;
+        request->owner = owner;
+        request->arrived = reactor_now(queue->reactor);
+        request->inference.handle = 0;
+        request->inference.id_len = (uint8_t)id_len;
+        request->inference.prompt_len = (uint32_t)prompt_len;
+        request->inference.has_prompt = prompt != NULL;
+        request->inference.stream = stream;
+        request->inference.started = false;
+        memcpy(request->inference.text, id, id_len);
+        if (prompt)
+                memcpy(request->inference.text + id_len, prompt, prompt_len);
+        list_init(&request->queue_link);
+        list_append(&owner->requests, &request->owner_link);
+
+        if (atomic_fetch_add_explicit(&queue->limits->prompt_memory, prompt_len, memory_order_relaxed) + prompt_len >
+                    queue->limits->max_prompt_memory &&
+            prompt_len > 0) {
+                char message[96];
+
+                snprintf(message, sizeof(message), "The prompts that are held may need %" PRIu64 " bytes together",
+                         queue->limits->max_prompt_memory);
+                fail(queue, request, PROTOCOL_QUEUE_FULL, message);
+                return 0;
+        }
+        queue->host->handle_request(queue->host, queue, request);
+        return 0;
+}
+
+/*
+ * What becomes of one that waits at a gate, now. True: it was settled. The generation that failed comes before the
+ * stop: whose load failed hears why, also where the daemon ends because of it.
+ */
+static bool settle_waiting(struct request_queue *queue, struct request *request) {
+        enum gate_state state = gate_state(&queue->generation->gate);
+
+        if (state == GATE_FAILED)
+                fail(queue, request, PROTOCOL_LOAD_FAILED, queue->generation->gate.reason);
+        else if (gate_state(queue->stop) != GATE_PENDING)
+                fail(queue, request, PROTOCOL_SHUTTING_DOWN, PROTOCOL_SHUTTING_DOWN_MESSAGE);
+        else if (state == GATE_OPEN)
+                request_start(queue, request);
+        else
+                return false;
+        return true;
+}
+
+/* The same for one that observes; `begun`: a generation has just begun. */
+static bool settle_observer(struct request_queue *queue, struct request *request, bool begun) {
+        enum gate_state state = gate_state(&queue->generation->gate);
+        struct request_owner *owner = request->owner;
+
+        if (request->inference.handle == REQUEST_LOAD && (begun || state != GATE_FAILED)) {
+                const char *answer = state == GATE_OPEN ? PROTOCOL_READY : PROTOCOL_LOADING;
+
+                owner->ops->answered(owner, request, answer, strlen(answer));
+        } else if (request->inference.handle == REQUEST_WAIT && state == GATE_FAILED)
+                owner->ops->failed(owner, request, PROTOCOL_LOAD_FAILED, queue->generation->gate.reason);
+        else if (gate_state(queue->stop) != GATE_PENDING)
+                owner->ops->failed(owner, request, PROTOCOL_SHUTTING_DOWN, PROTOCOL_SHUTTING_DOWN_MESSAGE);
+        else if (request->inference.handle == REQUEST_WAIT && state == GATE_OPEN)
+                owner->ops->answered(owner, request, PROTOCOL_READY, strlen(PROTOCOL_READY));
+        else
+                return false;
+
+        atomic_fetch_sub_explicit(&queue->limits->waiting, 1, memory_order_relaxed);
+        request_end(queue, request);
+        return true;
+}
+
+static void settle_observers(struct request_queue *queue, bool begun) {
+        for (struct list *i = queue->observers.next, *next; i != &queue->observers; i = next) {
+                next = i->next;
+                (void)settle_observer(queue, request_of(i), begun);
+        }
+}
+
+int request_observe(struct request_queue *queue, struct request_owner *owner, enum request_kind kind) {
+        struct request *request = calloc(1, sizeof(*request));
+
+        if (!request)
+                return -ENOMEM;
+        request_queue_follow(queue, queue->host->generation(queue->host));
+        request->owner = owner;
+        request->inference.handle = kind;
+        list_init(&request->queue_link);
+        list_append(&owner->requests, &request->owner_link);
+
+        if (!enter_waiting(queue)) {
+                owner->ops->failed(owner, request, PROTOCOL_QUEUE_FULL, "Too many wait");
+                request_end(queue, request);
+                return 0;
+        }
+        if (settle_observer(queue, request, false))
+                return 0;
+        list_append(&queue->observers, &request->queue_link);
+        if (kind == REQUEST_LOAD)
+                queue->host->load(queue->host);
+        return 0;
+}
+
+/* The broadcast has come, or the stop: the list is walked, in portions. */
+static void settle(struct request_queue *queue) {
+        uint64_t n = 0;
+
+        while (n < SETTLE_BATCH && !list_is_empty(&queue->waiting)) {
+                struct request *request = request_of(queue->waiting.next);
+
+                if (!settle_waiting(queue, request))
+                        break;
+                n++;
+        }
+        leave_waiting(queue, n);
+        settle_observers(queue, false);
+        if (n == SETTLE_BATCH)
+                reactor_queue(queue->reactor, &queue->settle);
+        else
+                check_idle(queue);
+}
+
+static void settle_run(struct job *job) {
+        settle(container_of(job, struct request_queue, settle));
+}
+
+static void gate_ready(struct watch *watch, uint32_t events) {
+        (void)events;
+        settle(container_of(watch, struct request_queue, gate_watch));
+}
+
+static void stop_ready(struct watch *watch, uint32_t events) {
+        struct request_queue *queue = container_of(watch, struct request_queue, stop_watch);
+
+        (void)events;
+        if (queue->stopping)
+                queue->stopping(queue);
+        settle(queue);
+}
+
+static bool is_over(struct request_queue *queue, struct list *list, uint64_t now) {
+        return !list_is_empty(list) && now - request_of(list->next)->arrived >= queue->limits->timeout;
+}
+
+static void time_out(struct request_queue *queue, struct request *request, uint64_t now) {
+        char message[96], limit[NUMBER_DURATION_MAX], waited[NUMBER_DURATION_MAX];
+
+        snprintf(message, sizeof(message), "Not answered within %s: waited %s",
+                 number_format_duration(limit, queue->limits->timeout),
+                 number_format_duration(waited, now - request->arrived));
+        fail(queue, request, PROTOCOL_TIMED_OUT, message);
+}
+
+static void timeout_elapsed(struct timer *timer) {
+        struct request_queue *queue = container_of(timer, struct request_queue, timeout);
+        uint64_t now = reactor_now(queue->reactor), n = 0;
+
+        for (; is_over(queue, &queue->waiting, now); n++)
+                time_out(queue, request_of(queue->waiting.next), now);
+        leave_waiting(queue, n);
+        while (is_over(queue, &queue->processing, now)) {
+                struct request *request = request_of(queue->processing.next);
+
+                model_cancel(queue->session, &request->inference);
+                leave_processing(queue, request);
+                time_out(queue, request, now);
+        }
+        set_timeout(queue);
+        check_idle(queue);
+}
+
+void request_queue_follow(struct request_queue *queue, struct generation *generation) {
+        int r;
+
+        if (generation == queue->generation)
+                return;
+        reactor_unwatch(&queue->gate_watch);
+        queue->generation = generation;
+        r = reactor_watch(queue->reactor, &queue->gate_watch, generation->gate.fd, EPOLLIN | EPOLLET, gate_ready);
+        if (r < 0)
+                log_error("Cannot watch the gate: %s", strerror(-r));
+        settle_observers(queue, true);
+}
+
+void request_queue_abandon(struct request_queue *queue) {
+        uint64_t n = 0;
+
+        for (; !list_is_empty(&queue->waiting); n++)
+                fail(queue, request_of(queue->waiting.next), PROTOCOL_SHUTTING_DOWN, PROTOCOL_SHUTTING_DOWN_MESSAGE);
+        leave_waiting(queue, n);
+        while (!list_is_empty(&queue->processing)) {
+                struct request *request = request_of(queue->processing.next);
+
+                model_cancel(queue->session, &request->inference);
+                leave_processing(queue, request);
+                fail(queue, request, PROTOCOL_SHUTTING_DOWN, PROTOCOL_SHUTTING_DOWN_MESSAGE);
+        }
+}
+
+void request_owner_init(struct request_owner *owner, const struct request_ops *ops) {
+        *owner = (struct request_owner){ .ops = ops };
+        list_init(&owner->requests);
+}
+
+void request_owner_deinit(struct request_queue *queue, struct request_owner *owner) {
+        uint64_t waiting = 0, observing = 0;
+
+        while (!list_is_empty(&owner->requests)) {
+                struct request *request = container_of(owner->requests.next, struct request, owner_link);
+
+                if (request->inference.id_len == 0)
+                        observing++;
+                else {
+                        counter_add(&queue->counters->cancelled, 1);
+                        if (request->inference.started) {
+                                model_cancel(queue->session, &request->inference);
+                                leave_processing(queue, request);
+                        } else
+                                waiting++;
+                }
+                request_end(queue, request);
+        }
+        atomic_fetch_sub_explicit(&queue->limits->waiting, observing, memory_order_relaxed);
+        leave_waiting(queue, waiting);
+        set_timeout(queue);
+        check_idle(queue);
+}
+
+int request_queue_init(struct request_queue *queue, struct reactor *reactor, struct host *host,
+                       struct request_limits *limits, struct status_counters *counters, struct gate *stop,
+                       struct generation *generation, struct model *model, bool quiet) {
+        int r;
+
+        *queue = (struct request_queue){
+                .reactor = reactor,
+                .host = host,
+                .limits = limits,
+                .counters = counters,
+                .stop = stop,
+                .generation = generation,
+                .events = {
+                        .part = inference_part,
+                        .answered = inference_answered,
+                        .failed = inference_failed,
+                },
+                .gate_watch = WATCH_NULL,
+                .stop_watch = WATCH_NULL,
+        };
+        list_init(&queue->waiting);
+        list_init(&queue->processing);
+        list_init(&queue->observers);
+        job_init(&queue->settle, settle_run);
+        job_init(&queue->print, print_run);
+        timer_init(&queue->timeout, timeout_elapsed);
+
+        if (!quiet) {
+                queue->lines = malloc(LINES_SIZE);
+                if (!queue->lines)
+                        return -ENOMEM;
+        }
+        r = model_session_new(model, reactor, &queue->events, &queue->session);
+        if (r < 0)
+                return r;
+        r = reactor_watch(reactor, &queue->stop_watch, stop->fd, EPOLLIN | EPOLLET, stop_ready);
+        if (r < 0)
+                return r;
+        return reactor_watch(reactor, &queue->gate_watch, generation->gate.fd, EPOLLIN | EPOLLET, gate_ready);
+}
+
+void request_queue_deinit(struct request_queue *queue) {
+        if (!queue->reactor)
+                return;
+        print_lines(queue);
+        reactor_unwatch(&queue->gate_watch);
+        reactor_unwatch(&queue->stop_watch);
+        timer_clear(&queue->timeout);
+        job_cancel(&queue->settle);
+        job_cancel(&queue->print);
+        queue->session = model_session_free(queue->session);
+        free(STEAL_POINTER(queue->lines));
+        queue->reactor = NULL;
+}

@@ -1,0 +1,142 @@
+#pragma once
+
+/*
+ * Requests: an ID, perhaps a prompt; waiting at the gate, processing, or answered.
+ *
+ * A worker has one queue of them, and every request is owned by it from birth to death; nothing here takes a lock.
+ * A waiting request is one small record in a list: no timer, no descriptor, no thread.
+ */
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/protocol.h"
+#include "daemon/loop/reactor.h"
+#include "daemon/model/generation.h"
+#include "daemon/status.h"
+
+struct request;
+struct request_owner;
+struct request_queue;
+
+/* How an owner hears of its requests. Nothing in here may end the owner, or touch another of its requests. */
+struct request_ops {
+        void (*part)(struct request_owner *owner, struct request *request, const char *data, size_t len);
+        /* These two end the request. */
+        void (*answered)(struct request_owner *owner, struct request *request, const char *data, size_t len);
+        void (*failed)(struct request_owner *owner, struct request *request, enum protocol_code code,
+                       const char *message);
+};
+
+/* Where requests come from and answers go: a connection. */
+struct request_owner {
+        const struct request_ops *ops;
+        struct list requests;
+        uint32_t processing;
+};
+
+enum request_kind {
+        REQUEST_INFERENCE,
+        REQUEST_WAIT,           /* wants to hear when the gate has left PENDING */
+        REQUEST_LOAD,           /* wants to hear when the next generation has begun */
+};
+
+struct request {
+        struct list owner_link;
+        struct list queue_link;
+        struct request_owner *owner;
+        uint64_t arrived;               /* nanoseconds of CLOCK_MONOTONIC */
+        struct inference inference;     /* the last member: its text follows */
+};
+
+/* What all workers share: the limits, and what counts against them. */
+struct request_limits {
+        uint64_t max_waiting;
+        uint64_t max_prompt;            /* bytes */
+        uint64_t max_prompt_memory;     /* bytes, of all prompts that are held */
+        uint64_t timeout;               /* nanoseconds; 0: none */
+        atomic_uint_fast64_t waiting;
+        atomic_uint_fast64_t prompt_memory;
+};
+
+/*
+ * What the server does for the fronts. `handle_request` decides what becomes of a request that has come: it calls
+ * one of request_wait(), request_start() and request_refuse().
+ */
+struct host {
+        void (*handle_request)(struct host *host, struct request_queue *queue, struct request *request);
+        /* The generation that counts now. */
+        struct generation *(*generation)(struct host *host);
+        /* An administrator wants the model loaded again, or the daemon to stop. */
+        void (*load)(struct host *host);
+        void (*shutdown)(struct host *host);
+};
+
+struct request_queue {
+        struct reactor *reactor;
+        struct host *host;
+        struct request_limits *limits;
+        struct status_counters *counters;
+        struct gate *stop;
+        struct generation *generation;
+        struct model_session *session;
+        struct inference_events events;
+        struct list waiting;            /* in the order of arrival */
+        struct list processing;         /* in the order of their start */
+        struct list observers;          /* REQUEST_WAIT, REQUEST_LOAD */
+        struct watch gate_watch;
+        struct watch stop_watch;
+        struct job settle;
+        struct timer timeout;
+        char *lines;                    /* for standard output, gathered over a turn; NULL: --quiet */
+        size_t lines_len;
+        struct job print;
+        void (*stopping)(struct request_queue *queue);  /* the stop signal has come */
+        void (*idle)(struct request_queue *queue);      /* and nothing waits or is in flight any more */
+};
+
+/*
+ * Sets up the queue of one worker, in its reactor, at the gate of `generation`. All pointers are borrowed and
+ * outlive it. `quiet`: no lines for standard output. Returns 0 or -errno; request_queue_deinit() is due either way.
+ */
+int request_queue_init(struct request_queue *queue, struct reactor *reactor, struct host *host,
+                       struct request_limits *limits, struct status_counters *counters, struct gate *stop,
+                       struct generation *generation, struct model *model, bool quiet);
+
+/* No owner has a request any more. */
+void request_queue_deinit(struct request_queue *queue);
+
+/* Goes over to the next generation: to its gate, if it is pending. Harmless if it is the one that it has. */
+void request_queue_follow(struct request_queue *queue, struct generation *generation);
+
+/* Answers all that there is with shutting-down, those in flight too. */
+void request_queue_abandon(struct request_queue *queue);
+
+static inline bool request_queue_is_idle(const struct request_queue *queue) {
+        return list_is_empty(&queue->waiting) && list_is_empty(&queue->processing) && list_is_empty(&queue->observers);
+}
+
+void request_owner_init(struct request_owner *owner, const struct request_ops *ops);
+
+/* The owner goes away: what it had waiting and in flight is cancelled, and it hears nothing of it. */
+void request_owner_deinit(struct request_queue *queue, struct request_owner *owner);
+
+/*
+ * A request has come. Takes copies of ID and prompt (`prompt` NULL: none), and has the host handle it.
+ * Returns 0, or -ENOMEM: then nothing was taken, and the owner hears nothing.
+ */
+int request_new(struct request_queue *queue, struct request_owner *owner, const char *id, size_t id_len,
+                const char *prompt, size_t prompt_len, bool stream);
+
+/*
+ * WAIT or LOAD has come: it is answered with PROTOCOL_READY when the model is, and with PROTOCOL_LOADING when the
+ * next generation has begun; or fails. Returns 0 or -ENOMEM.
+ */
+int request_observe(struct request_queue *queue, struct request_owner *owner, enum request_kind kind);
+
+/* For the host: the request waits for the gate, unless too many do; or goes to the model; or is told why it cannot. */
+void request_wait(struct request_queue *queue, struct request *request);
+void request_start(struct request_queue *queue, struct request *request);
+void request_refuse(struct request_queue *queue, struct request *request, enum protocol_code code,
+                    const char *message);

@@ -1,0 +1,100 @@
+#include "daemon/loader.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/number.h"
+#include "common/util.h"
+
+/* Half a second, doubled, at most half a minute; less up to a quarter of it, so that many do not retry in step. */
+#define BACK_OFF_MIN (500 * NSEC_PER_MSEC)
+#define BACK_OFF_MAX (30 * NSEC_PER_SEC)
+
+static void loader_attempt(struct loader *loader);
+
+static uint64_t back_off(unsigned attempt) {
+        uint64_t pause = BACK_OFF_MAX;
+
+        if (attempt < 16)
+                pause = MIN(BACK_OFF_MIN << (attempt - 1), BACK_OFF_MAX);
+        return pause - pause / 4 * (uint64_t)random() / RAND_MAX;
+}
+
+static void loader_fail(struct loader *loader, const char *reason) {
+        loader_stop(loader);
+        loader->failed(loader, reason);
+}
+
+static void attempt_ready(struct load_events *events, const char *name) {
+        struct loader *loader = container_of(events, struct loader, events);
+
+        timer_clear(&loader->deadline);
+        loader->loading = false;
+        loader->ready(loader, name);
+}
+
+static void attempt_failed(struct load_events *events, const char *reason) {
+        struct loader *loader = container_of(events, struct loader, events);
+        uint64_t pause;
+
+        model_unload(loader->model);
+        if (loader->attempt >= loader->options.attempts) {
+                loader_fail(loader, reason);
+                return;
+        }
+        pause = back_off(loader->attempt);
+        loader->attempt++;
+        loader->attempting(loader, loader->attempt, reason, pause);
+        reactor_set_timer(loader->reactor, &loader->back_off, timer_now() + pause);
+}
+
+static void loader_attempt(struct loader *loader) {
+        int r = model_load(loader->model, loader->reactor, &loader->events);
+
+        if (r < 0)
+                attempt_failed(&loader->events, strerror(-r));
+}
+
+static void back_off_elapsed(struct timer *timer) {
+        loader_attempt(container_of(timer, struct loader, back_off));
+}
+
+static void deadline_elapsed(struct timer *timer) {
+        struct loader *loader = container_of(timer, struct loader, deadline);
+        char reason[96], limit[NUMBER_DURATION_MAX];
+
+        snprintf(reason, sizeof(reason), "The model was not loaded within %s",
+                 number_format_duration(limit, loader->options.timeout));
+        loader_fail(loader, reason);
+}
+
+void loader_init(struct loader *loader, struct reactor *reactor, struct model *model,
+                 const struct loader_options *options) {
+        *loader = (struct loader){
+                .reactor = reactor,
+                .model = model,
+                .options = *options,
+                .events = { .ready = attempt_ready, .failed = attempt_failed },
+        };
+        timer_init(&loader->deadline, deadline_elapsed);
+        timer_init(&loader->back_off, back_off_elapsed);
+}
+
+void loader_start(struct loader *loader) {
+        loader->loading = true;
+        loader->attempt = 1;
+        if (loader->options.timeout > 0)
+                reactor_set_timer(loader->reactor, &loader->deadline, timer_now() + loader->options.timeout);
+        loader->attempting(loader, 1, NULL, 0);
+        loader_attempt(loader);
+}
+
+void loader_stop(struct loader *loader) {
+        if (!loader->loading)
+                return;
+        loader->loading = false;
+        timer_clear(&loader->deadline);
+        timer_clear(&loader->back_off);
+        model_unload(loader->model);
+}

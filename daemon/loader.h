@@ -1,0 +1,41 @@
+#pragma once
+
+/*
+ * Brings a generation to ready or failed: attempts, back-off and deadlines. In the main thread.
+ */
+
+#include <stdbool.h>
+
+#include "daemon/model/model.h"
+
+struct loader;
+
+struct loader_options {
+        unsigned attempts;
+        uint64_t timeout;       /* nanoseconds for all attempts together; 0: none */
+};
+
+struct loader {
+        struct reactor *reactor;
+        struct model *model;
+        struct loader_options options;
+        struct load_events events;
+        struct timer deadline;
+        struct timer back_off;
+        unsigned attempt;
+        bool loading;
+        /* An attempt begins; `error` is why the one before failed, or NULL. `pause` nanoseconds until then. */
+        void (*attempting)(struct loader *loader, unsigned attempt, const char *error, uint64_t pause);
+        void (*ready)(struct loader *loader, const char *name);
+        void (*failed)(struct loader *loader, const char *reason);
+};
+
+/* `reactor` and `model` are borrowed. The three functions are for the caller to set, before loader_start(). */
+void loader_init(struct loader *loader, struct reactor *reactor, struct model *model,
+                 const struct loader_options *options);
+
+/* Begins to load: `ready` or `failed` says how it ended, once, perhaps from within. */
+void loader_start(struct loader *loader);
+
+/* Ends a load that is under way, and hears nothing of it any more. Harmless otherwise. */
+void loader_stop(struct loader *loader);

@@ -1,0 +1,115 @@
+#pragma once
+
+/*
+ * What answers: a const table of functions for each way to load a model and to run inference (a backend).
+ *
+ * A model is loaded by the main thread. Each worker has a session of its own with it, in its own reactor, so
+ * that a request never leaves its worker. No function here blocks.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "daemon/loop/reactor.h"
+
+#define MODEL_NAME_MAX 256
+
+/* One run of the model, from model_infer() to the one of `answered` and `failed` that ends it, or model_cancel(). */
+struct inference {
+        uint64_t handle;        /* the backend's own */
+        uint32_t prompt_len;
+        uint8_t id_len;
+        bool has_prompt : 1;
+        bool stream : 1;        /* the answer is wanted in parts */
+        bool started : 1;       /* it is with the model: for who owns the inference, not for the backend */
+        char text[];            /* the ID, then the prompt */
+};
+
+static inline const char *inference_id(const struct inference *inference) {
+        return inference->text;
+}
+
+static inline const char *inference_prompt(const struct inference *inference) {
+        return inference->text + inference->id_len;
+}
+
+/*
+ * How a session tells what became of an inference, in the worker's thread; model_infer() itself may call them.
+ * After `answered` or `failed` the session does not touch the inference again. A streamed answer comes in parts,
+ * and `answered` ends it with the empty rest.
+ */
+struct inference_events {
+        void (*part)(struct inference_events *events, struct inference *inference, const char *data, size_t len);
+        void (*answered)(struct inference_events *events, struct inference *inference, const char *data, size_t len);
+        void (*failed)(struct inference_events *events, struct inference *inference, const char *reason);
+};
+
+/* How a load tells how it ended: one of these, once, from the main reactor, never from within model_load(). */
+struct load_events {
+        void (*ready)(struct load_events *events, const char *name);
+        void (*failed)(struct load_events *events, const char *reason);
+};
+
+struct model {
+        const struct model_ops *ops;
+};
+
+struct model_session {
+        struct model *model;
+};
+
+struct model_ops {
+        const char *name;
+        void (*free)(struct model *model);
+        int (*load)(struct model *model, struct reactor *reactor, struct load_events *events);
+        void (*unload)(struct model *model);
+        int (*session_new)(struct model *model, struct reactor *reactor, struct inference_events *events,
+                           struct model_session **session);
+        void (*session_free)(struct model_session *session);
+        int (*infer)(struct model_session *session, const char *name, struct inference *inference);
+        void (*cancel)(struct model_session *session, struct inference *inference);
+};
+
+/* NULL is taken, and returned. Its sessions are gone before. */
+static inline struct model *model_free(struct model *model) {
+        if (model)
+                model->ops->free(model);
+        return NULL;
+}
+
+/* Begins to load; `events` hears how that ends. Returns 0 or -errno, and then `events` hears nothing. */
+static inline int model_load(struct model *model, struct reactor *reactor, struct load_events *events) {
+        return model->ops->load(model, reactor, events);
+}
+
+/* Ends what there is, a load that is under way too: its events are not called. */
+static inline void model_unload(struct model *model) {
+        model->ops->unload(model);
+}
+
+/* Returns 0 or -errno. `events` is borrowed, and outlives the session. */
+static inline int model_session_new(struct model *model, struct reactor *reactor, struct inference_events *events,
+                                    struct model_session **session) {
+        return model->ops->session_new(model, reactor, events, session);
+}
+
+/* NULL is taken, and returned. What it still runs is forgotten without a word. */
+static inline struct model_session *model_session_free(struct model_session *session) {
+        if (session)
+                session->model->ops->session_free(session);
+        return NULL;
+}
+
+/*
+ * Runs the model that is loaded, under the name `name`, which stays valid while the session is used. The inference
+ * is the caller's and stays where it is until it has ended. Returns 0 or -errno, and then no event comes for it.
+ */
+static inline int model_infer(struct model_session *session, const char *name, struct inference *inference) {
+        return session->model->ops->infer(session, name, inference);
+}
+
+/* Ends an inference that has not ended yet: no event comes for it any more. */
+static inline void model_cancel(struct model_session *session, struct inference *inference) {
+        session->model->ops->cancel(session, inference);
+}

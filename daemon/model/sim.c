@@ -1,0 +1,223 @@
+#include "daemon/model/sim.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/protocol.h"
+#include "common/util.h"
+
+struct sim {
+        struct model model;
+        struct sim_options options;
+        struct timer loading;
+        struct load_events *load_events;
+};
+
+/* All inferences take the same time, so they end in the order in which they began: a queue, and a timer for its head. */
+struct entry {
+        uint64_t due;
+        struct inference *inference;    /* NULL: cancelled */
+};
+
+struct sim_session {
+        struct model_session session;
+        struct reactor *reactor;
+        struct inference_events *events;
+        struct timer timer;
+        struct job more;
+        const char *name;
+        struct entry *queue;            /* a ring: entry i is at i modulo `size`, a power of two */
+        uint64_t head;
+        uint64_t tail;
+        uint64_t size;
+};
+
+#define QUEUE_SIZE_MIN 64
+
+/* So many answers at the most in one turn: other connections get theirs in between. */
+#define ANSWER_BATCH 4096
+
+static struct sim *sim_of(struct model *model) {
+        return container_of(model, struct sim, model);
+}
+
+static struct sim_session *sim_session_of(struct model_session *session) {
+        return container_of(session, struct sim_session, session);
+}
+
+static void sim_loaded(struct timer *timer) {
+        struct sim *sim = container_of(timer, struct sim, loading);
+
+        if (sim->options.failure)
+                sim->load_events->failed(sim->load_events, sim->options.failure);
+        else
+                sim->load_events->ready(sim->load_events, sim->options.name);
+}
+
+static int sim_load(struct model *model, struct reactor *reactor, struct load_events *events) {
+        struct sim *sim = sim_of(model);
+
+        sim->load_events = events;
+        reactor_set_timer(reactor, &sim->loading, timer_now() + sim->options.load_time);
+        return 0;
+}
+
+static void sim_unload(struct model *model) {
+        timer_clear(&sim_of(model)->loading);
+}
+
+static void sim_free(struct model *model) {
+        sim_unload(model);
+        free(sim_of(model));
+}
+
+static void sim_answer(struct sim_session *session, struct inference *inference) {
+        static const char before[] = "Response ", between[] = " from ";
+        char answer[sizeof(before) + PROTOCOL_ID_MAX + sizeof(between) + MODEL_NAME_MAX];
+        size_t name_len = MIN(strlen(session->name), (size_t)MODEL_NAME_MAX), n = 0;
+
+        memcpy(answer, before, sizeof(before) - 1);
+        n += sizeof(before) - 1;
+        memcpy(answer + n, inference_id(inference), inference->id_len);
+        n += inference->id_len;
+        memcpy(answer + n, between, sizeof(between) - 1);
+        n += sizeof(between) - 1;
+        memcpy(answer + n, session->name, name_len);
+        n += name_len;
+
+        if (!inference->stream) {
+                session->events->answered(session->events, inference, answer, n);
+                return;
+        }
+        /* Word by word, each with the space before it, as the tokens of most models come. */
+        for (size_t begin = 0, end; begin < n; begin = end) {
+                for (end = begin + 1; end < n && answer[end] != ' '; end++)
+                        ;
+                session->events->part(session->events, inference, answer + begin, end - begin);
+        }
+        session->events->answered(session->events, inference, "", 0);
+}
+
+static struct entry *sim_entry(struct sim_session *session, uint64_t i) {
+        return &session->queue[i & (session->size - 1)];
+}
+
+static int sim_grow(struct sim_session *session) {
+        uint64_t size = MAX(session->size * 2, (uint64_t)QUEUE_SIZE_MIN);
+        struct entry *queue = calloc(size, sizeof(*queue));
+
+        if (!queue)
+                return -ENOMEM;
+        for (uint64_t i = session->head; i < session->tail; i++)
+                queue[i & (size - 1)] = *sim_entry(session, i);
+        free(session->queue);
+        session->queue = queue;
+        session->size = size;
+        return 0;
+}
+
+static int sim_infer(struct model_session *base, const char *name, struct inference *inference) {
+        struct sim_session *session = sim_session_of(base);
+        uint64_t time = sim_of(base->model)->options.inference_time;
+        int r;
+
+        session->name = name;
+        if (time == 0) {
+                sim_answer(session, inference);
+                return 0;
+        }
+        if (session->tail - session->head == session->size) {
+                r = sim_grow(session);
+                if (r < 0)
+                        return r;
+        }
+        *sim_entry(session, session->tail) = (struct entry){ reactor_now(session->reactor) + time, inference };
+        inference->handle = session->tail++;
+        if (!timer_is_set(&session->timer))
+                reactor_set_timer(session->reactor, &session->timer, sim_entry(session, session->head)->due);
+        return 0;
+}
+
+static void sim_cancel(struct model_session *base, struct inference *inference) {
+        sim_entry(sim_session_of(base), inference->handle)->inference = NULL;
+}
+
+/* Answers what is due, in portions. What the queue held at its largest is given back once it is empty. */
+static void sim_work(struct sim_session *session) {
+        uint64_t now = reactor_now(session->reactor);
+        unsigned n = 0;
+
+        for (; session->head < session->tail; session->head++) {
+                struct entry *entry = sim_entry(session, session->head);
+
+                if (entry->inference) {
+                        if (entry->due > now) {
+                                reactor_set_timer(session->reactor, &session->timer, entry->due);
+                                return;
+                        }
+                        if (n++ == ANSWER_BATCH) {
+                                reactor_queue(session->reactor, &session->more);
+                                return;
+                        }
+                        sim_answer(session, STEAL_POINTER(entry->inference));
+                }
+        }
+        free(STEAL_POINTER(session->queue));
+        session->size = 0;
+}
+
+static void sim_due(struct timer *timer) {
+        sim_work(container_of(timer, struct sim_session, timer));
+}
+
+static void sim_more(struct job *job) {
+        sim_work(container_of(job, struct sim_session, more));
+}
+
+static int sim_session_new(struct model *model, struct reactor *reactor, struct inference_events *events,
+                           struct model_session **sessionp) {
+        struct sim_session *session = calloc(1, sizeof(*session));
+
+        if (!session)
+                return -ENOMEM;
+        session->session.model = model;
+        session->reactor = reactor;
+        session->events = events;
+        timer_init(&session->timer, sim_due);
+        job_init(&session->more, sim_more);
+        *sessionp = &session->session;
+        return 0;
+}
+
+static void sim_session_free(struct model_session *base) {
+        struct sim_session *session = sim_session_of(base);
+
+        timer_clear(&session->timer);
+        job_cancel(&session->more);
+        free(session->queue);
+        free(session);
+}
+
+static const struct model_ops sim_ops = {
+        .name = "sim",
+        .free = sim_free,
+        .load = sim_load,
+        .unload = sim_unload,
+        .session_new = sim_session_new,
+        .session_free = sim_session_free,
+        .infer = sim_infer,
+        .cancel = sim_cancel,
+};
+
+int sim_new(struct model **modelp, const struct sim_options *options) {
+        struct sim *sim = calloc(1, sizeof(*sim));
+
+        if (!sim)
+                return -ENOMEM;
+        sim->model.ops = &sim_ops;
+        sim->options = *options;
+        timer_init(&sim->loading, sim_loaded);
+        *modelp = &sim->model;
+        return 0;
+}

@@ -1,0 +1,50 @@
+#pragma once
+
+/*
+ * The command line of msd, msd(8): arguments to one value. Prints nothing and ends nothing.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum on_load_failure {
+        ON_LOAD_FAILURE_EXIT,
+        ON_LOAD_FAILURE_STAY,
+};
+
+struct options {
+        const char *socket;             /* into the arguments, as are all strings; NULL: nobody says */
+        const char *model;
+        const char *load_failure;
+        uint64_t load_time;             /* all times in nanoseconds */
+        uint64_t inference_time;
+        uint64_t load_timeout;          /* 0: none */
+        uint64_t stall_timeout;         /* 0: none */
+        uint64_t request_timeout;       /* 0: none */
+        uint64_t drain_timeout;
+        uint64_t load_attempts;
+        uint64_t threads;               /* 0: one a processor, at most 8 */
+        uint64_t max_waiting;
+        uint64_t max_connections;       /* 0: as many as the descriptors allow */
+        uint64_t max_prompt;
+        uint64_t max_prompt_memory;
+        enum on_load_failure on_load_failure;
+        bool quiet;
+};
+
+enum {
+        OPTIONS_HELP = 1,
+        OPTIONS_VERSION,
+        OPTIONS_WRONG,
+};
+
+/*
+ * Reads the arguments into `options`, which need not be initialised. getopt_long(3) keeps state of its own, so
+ * this is for one thread at a time; it may reorder `argv`.
+ * Returns 0, OPTIONS_HELP, OPTIONS_VERSION, or OPTIONS_WRONG with what is wrong in `error`.
+ */
+int options_parse(struct options *options, int argc, char **argv, char *error, size_t error_size);
+
+/* The text of --help. */
+extern const char options_help[];

@@ -1,0 +1,409 @@
+#include "daemon/server.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+
+#include "common/number.h"
+#include "common/util.h"
+#include "daemon/log.h"
+#include "daemon/model/sim.h"
+#include "daemon/notify.h"
+
+enum {
+        LETTER_LOAD = 1 << 0,
+        LETTER_SHUTDOWN = 1 << 1,
+        LETTER_DRAINED = 1 << 2,
+};
+
+#define THREADS_DEFAULT_MAX 8
+
+/* Descriptors that are not for connections: a gate of the next generation, a directory to lock, a client to refuse. */
+#define DESCRIPTORS_SPARE 8
+
+static const char line_loading[] = "Model loading...\n";
+static const char line_ready[] = "Model ready!\n";
+
+static struct model_server *server_of(struct host *host) {
+        return container_of(host, struct model_server, host);
+}
+
+/* A generation is let go of when no worker looks at it any more. */
+static void free_generations(struct model_server *server, unsigned oldest) {
+        while (!list_is_empty(&server->generations)) {
+                struct generation *first = container_of(server->generations.next, struct generation, link);
+
+                if (first->number >= oldest)
+                        break;
+                (void)generation_free(first);
+        }
+}
+
+static struct generation *server_generation(struct model_server *server) {
+        return atomic_load_explicit(&server->generation, memory_order_acquire);
+}
+
+static int begin_generation(struct model_server *server) {
+        struct generation *before = server_generation(server), *generation = NULL;
+        int r;
+
+        r = generation_new(&generation, before ? before->number + 1 : 1);
+        if (r < 0)
+                return r;
+        list_append(&server->generations, &generation->link);
+        status_loading(&server->status, generation->number);
+        atomic_store_explicit(&server->generation, generation, memory_order_release);
+        worker_group_follow(&server->workers);
+        if (before)
+                free_generations(server, worker_group_generation(&server->workers));
+        return 0;
+}
+
+int model_server_load_model(struct model_server *server) {
+        struct generation *generation = server_generation(server);
+        int r;
+
+        if (!generation || gate_state(&generation->gate) != GATE_PENDING) {
+                r = begin_generation(server);
+                if (r < 0)
+                        return r;
+        }
+        loader_start(&server->loader);
+        return 0;
+}
+
+void model_server_handle_request(struct model_server *server, struct request_queue *queue, struct request *request) {
+        request_queue_follow(queue, server_generation(server));
+
+        if (gate_state(&server->stop) != GATE_PENDING) {
+                request_refuse(queue, request, PROTOCOL_SHUTTING_DOWN, PROTOCOL_SHUTTING_DOWN_MESSAGE);
+                return;
+        }
+        switch (gate_state(&queue->generation->gate)) {
+        case GATE_PENDING:
+                request_wait(queue, request);
+                break;
+        case GATE_OPEN:
+                request_start(queue, request);
+                break;
+        case GATE_FAILED:
+                request_refuse(queue, request, PROTOCOL_LOAD_FAILED, queue->generation->gate.reason);
+                break;
+        }
+}
+
+void model_server_shutdown(struct model_server *server) {
+        char status[96];
+        struct status_sums sums;
+        int r;
+
+        if (gate_state(&server->stop) != GATE_PENDING)
+                return;
+        loader_stop(&server->loader);
+        status_sum(&server->status, &sums);
+        snprintf(status, sizeof(status), "Stopping: %" PRIu64 " requests in flight", sums.processing);
+        notify_stopping(status);
+        log_info("%s", status);
+        r = gate_open(&server->stop);
+        if (r < 0)
+                log_error("Cannot tell the workers to stop: %s", strerror(-r));
+        reactor_set_timer(&server->reactor, &server->drain, timer_now() + server->options->drain_timeout);
+}
+
+/* Host: what the fronts ask for, from the workers' threads. */
+
+static void host_handle_request(struct host *host, struct request_queue *queue, struct request *request) {
+        model_server_handle_request(server_of(host), queue, request);
+}
+
+static struct generation *host_generation(struct host *host) {
+        return server_generation(server_of(host));
+}
+
+static void host_load(struct host *host) {
+        mailbox_post(&server_of(host)->mailbox, LETTER_LOAD);
+}
+
+static void host_shutdown(struct host *host) {
+        mailbox_post(&server_of(host)->mailbox, LETTER_SHUTDOWN);
+}
+
+static void workers_drained(struct worker_group *group) {
+        mailbox_post(&container_of(group, struct model_server, workers)->mailbox, LETTER_DRAINED);
+}
+
+static void server_deliver(struct mailbox *mailbox, unsigned letters) {
+        struct model_server *server = container_of(mailbox, struct model_server, mailbox);
+        int r;
+
+        if (letters & LETTER_LOAD && gate_state(&server->stop) == GATE_PENDING &&
+            gate_state(&server_generation(server)->gate) == GATE_FAILED) {
+                log_info("Loading again, as an administrator asked");
+                r = model_server_load_model(server);
+                if (r < 0) {
+                        log_error("Cannot begin to load: %s", strerror(-r));
+                        server->failed = true;
+                        model_server_shutdown(server);
+                }
+        }
+        if (letters & LETTER_SHUTDOWN)
+                model_server_shutdown(server);
+        if (letters & LETTER_DRAINED)
+                reactor_stop(&server->reactor);
+}
+
+static void drain_elapsed(struct timer *timer) {
+        struct model_server *server = container_of(timer, struct model_server, drain);
+        struct status_sums sums;
+
+        status_sum(&server->status, &sums);
+        log_warning("Not drained in time: %" PRIu64 " requests in flight are given up", sums.processing);
+        reactor_stop(&server->reactor);
+}
+
+static void signals_ready(struct watch *watch, uint32_t events) {
+        struct model_server *server = container_of(watch, struct model_server, signals);
+        struct signalfd_siginfo info;
+
+        (void)events;
+        while (read(watch->fd, &info, sizeof(info)) == sizeof(info)) {
+                if (gate_state(&server->stop) == GATE_PENDING) {
+                        model_server_shutdown(server);
+                        continue;
+                }
+                log_warning("A second signal: not waiting for what is in flight");
+                server->failed = true;
+                reactor_stop(&server->reactor);
+        }
+}
+
+/* Loader: how the load goes, in the main thread. */
+
+static void load_attempting(struct loader *loader, unsigned attempt, const char *error, uint64_t pause) {
+        struct model_server *server = container_of(loader, struct model_server, loader);
+        char text[NUMBER_DURATION_MAX];
+
+        status_attempt(&server->status, attempt, error);
+        if (error) {
+                number_format_duration(text, pause / NSEC_PER_MSEC * NSEC_PER_MSEC);
+                log_warning("Loading failed: %s; attempt %u of %u follows in %s", error, attempt,
+                            loader->options.attempts, text);
+                notify_status("Loading failed: %s; attempt %u of %u follows in %s", error, attempt,
+                              loader->options.attempts, text);
+                return;
+        }
+        log_output(line_loading, sizeof(line_loading) - 1);
+        notify_status("Loading %s", server->options->model);
+}
+
+static void load_ready(struct loader *loader, const char *name) {
+        struct model_server *server = container_of(loader, struct model_server, loader);
+        struct generation *generation = server_generation(server);
+        char status[MODEL_NAME_MAX + 64], text[NUMBER_DURATION_MAX];
+        int r;
+
+        /* The model is stored, and the line is out, before anybody goes on because of it. */
+        snprintf(generation->model, sizeof(generation->model), "%s", name);
+        status_ready(&server->status, name);
+        log_output(line_ready, sizeof(line_ready) - 1);
+        r = gate_open(&generation->gate);
+        if (r < 0)
+                log_error("Cannot tell the workers that the model is ready: %s", strerror(-r));
+
+        snprintf(status, sizeof(status), "Ready: %s was loaded in %s", name,
+                 number_format_duration(text, status_load_time(&server->status) / NSEC_PER_MSEC * NSEC_PER_MSEC));
+        notify_ready(status);
+}
+
+static void load_failed(struct loader *loader, const char *reason) {
+        struct model_server *server = container_of(loader, struct model_server, loader);
+        int r;
+
+        status_failed(&server->status, reason);
+        r = gate_fail(&server_generation(server)->gate, reason);
+        if (r < 0)
+                log_error("Cannot tell the workers that loading failed: %s", strerror(-r));
+        log_error("Loading failed: %s", reason);
+        if (server->options->on_load_failure == ON_LOAD_FAILURE_EXIT) {
+                server->failed = true;
+                model_server_shutdown(server);
+        }
+        notify_status("Loading failed: %s", reason);
+}
+
+static int watch_signals(struct model_server *server) {
+        sigset_t signals;
+
+        sigemptyset(&signals);
+        sigaddset(&signals, SIGTERM);
+        sigaddset(&signals, SIGINT);
+        if (sigprocmask(SIG_BLOCK, &signals, NULL) < 0)
+                return -errno;
+        server->signals.fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
+        if (server->signals.fd < 0)
+                return -errno;
+        return reactor_watch(&server->reactor, &server->signals, server->signals.fd, EPOLLIN, signals_ready);
+}
+
+static unsigned count_threads(const struct options *options) {
+        cpu_set_t processors;
+
+        if (options->threads > 0)
+                return (unsigned)options->threads;
+        if (sched_getaffinity(0, sizeof(processors), &processors) < 0)
+                return 1;
+        return (unsigned)MAX(1, MIN(CPU_COUNT(&processors), THREADS_DEFAULT_MAX));
+}
+
+/* How many descriptors are open now. */
+static uint64_t count_descriptors(void) {
+        DIR *directory = opendir("/proc/self/fd");
+        uint64_t n = 0;
+
+        if (!directory)
+                return 32;
+        while (readdir(directory))
+                n++;
+        closedir(directory);
+        return n;
+}
+
+/* As many connections as the descriptor limit, raised to its hard maximum, leaves room for. */
+static uint64_t limit_connections(const struct options *options) {
+        uint64_t taken = count_descriptors() + DESCRIPTORS_SPARE, room;
+        struct rlimit limit;
+
+        if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+                return MAX(options->max_connections, UINT64_C(1));
+        limit.rlim_cur = limit.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &limit);
+        (void)getrlimit(RLIMIT_NOFILE, &limit);
+        room = limit.rlim_cur > taken ? limit.rlim_cur - taken : 1;
+        if (options->max_connections == 0)
+                return room;
+        if (options->max_connections > room)
+                log_warning("--max-connections %" PRIu64 ": the descriptor limit allows %" PRIu64,
+                            options->max_connections, room);
+        return MIN(options->max_connections, room);
+}
+
+int model_server_init(struct model_server *server, const struct options *options, struct listener_socket *socket) {
+        const struct sim_options sim = {
+                .name = options->model,
+                .load_time = options->load_time,
+                .inference_time = options->inference_time,
+                .failure = options->load_failure,
+        };
+        const struct loader_options loader = {
+                .attempts = (unsigned)options->load_attempts,
+                .timeout = options->load_timeout,
+        };
+        unsigned threads = count_threads(options);
+        int r;
+
+        *server = (struct model_server){
+                .options = options,
+                .host = {
+                        .handle_request = host_handle_request,
+                        .generation = host_generation,
+                        .load = host_load,
+                        .shutdown = host_shutdown,
+                },
+                .reactor = { .epoll = -1 },
+                .mailbox = MAILBOX_NULL,
+                .signals = WATCH_NULL,
+                .stop = { .fd = -1 },
+                .socket = *socket,
+                .limits = {
+                        .max_waiting = options->max_waiting,
+                        .max_prompt = options->max_prompt,
+                        .max_prompt_memory = options->max_prompt_memory,
+                        .timeout = options->request_timeout,
+                },
+        };
+        *socket = (struct listener_socket)LISTENER_SOCKET_NULL;
+        list_init(&server->generations);
+        timer_init(&server->drain, drain_elapsed);
+        server->workers = (struct worker_group){
+                .host = &server->host,
+                .limits = &server->limits,
+                .connections = &server->connections,
+                .status = &server->status,
+                .stop = &server->stop,
+                .listen_fd = server->socket.fd,
+                .quiet = options->quiet,
+                /* Who connects to an inherited socket waits in its backlog for the next daemon. */
+                .refuse_while_stopping = server->socket.path != NULL,
+                .all_drained = workers_drained,
+        };
+
+        r = reactor_init(&server->reactor);
+        if (r == 0)
+                r = watch_signals(server);
+        if (r == 0)
+                r = mailbox_init(&server->mailbox, &server->reactor, server_deliver);
+        if (r == 0)
+                r = gate_init(&server->stop);
+        if (r == 0)
+                r = status_init(&server->status, threads, &server->stop);
+        if (r == 0)
+                r = sim_new(&server->model, &sim);
+        if (r == 0) {
+                loader_init(&server->loader, &server->reactor, server->model, &loader);
+                server->loader.attempting = load_attempting;
+                server->loader.ready = load_ready;
+                server->loader.failed = load_failed;
+                server->workers.model = server->model;
+                r = begin_generation(server);
+        }
+        if (r == 0)
+                r = log_output_start();
+        if (r == 0)
+                r = worker_group_init(&server->workers, threads, server_generation(server));
+        if (r == 0) {
+                /* All descriptors but those of connections are open now. */
+                server->connections.max = limit_connections(options);
+                r = worker_group_start(&server->workers);
+        }
+        if (r < 0)
+                log_error("Cannot start: %s", strerror(-r));
+        return r;
+}
+
+int model_server_run(struct model_server *server) {
+        int r;
+
+        r = model_server_load_model(server);
+        if (r == 0)
+                r = reactor_run(&server->reactor);
+        if (r < 0) {
+                log_error("Cannot go on: %s", strerror(-r));
+                (void)gate_open(&server->stop);
+        }
+        worker_group_stop(&server->workers);
+        listener_socket_close(&server->socket);
+        return r < 0 ? r : server->failed;
+}
+
+void model_server_deinit(struct model_server *server) {
+        worker_group_stop(&server->workers);
+        listener_socket_close(&server->socket);
+        log_output_stop();
+        if (server->model)
+                loader_stop(&server->loader);
+        server->model = model_free(server->model);
+        free_generations(server, UINT32_MAX);
+        status_deinit(&server->status);
+        gate_deinit(&server->stop);
+        mailbox_deinit(&server->mailbox);
+        reactor_unwatch(&server->signals);
+        server->signals.fd = util_close(server->signals.fd);
+        reactor_deinit(&server->reactor);
+}

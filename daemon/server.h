@@ -1,0 +1,59 @@
+#pragma once
+
+/*
+ * The model server: it owns the workers and the generations, and the order of start and stop.
+ *
+ * It starts with no model. load_model stores one and broadcasts that it is ready; handle_request waits for that, or
+ * goes straight on; shutdown is a second signal of the same kind.
+ */
+
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "daemon/front/listener.h"
+#include "daemon/front/request.h"
+#include "daemon/loader.h"
+#include "daemon/loop/gate.h"
+#include "daemon/loop/mailbox.h"
+#include "daemon/options.h"
+#include "daemon/status.h"
+#include "daemon/worker.h"
+
+struct model_server {
+        const struct options *options;          /* borrowed */
+        struct host host;
+        struct reactor reactor;                 /* the main thread's */
+        struct mailbox mailbox;
+        struct watch signals;
+        struct gate stop;
+        struct listener_socket socket;
+        struct listener_limit connections;
+        struct request_limits limits;
+        struct status status;
+        struct model *model;
+        struct loader loader;
+        struct worker_group workers;
+        struct list generations;                /* the last is the current one; those before it may still be looked at */
+        _Atomic(struct generation *) generation;
+        struct timer drain;
+        bool failed;                            /* the exit status is to say so */
+};
+
+/*
+ * Sets up everything, down to the listening socket: `socket`, which becomes the server's in any case. Nothing runs
+ * yet. Returns 0 or -errno, with a diagnostic; model_server_deinit() is due either way.
+ */
+int model_server_init(struct model_server *server, const struct options *options, struct listener_socket *socket);
+void model_server_deinit(struct model_server *server);
+
+/* Loads the model, serves, and stops. Returns 0 if it stopped as asked, 1 if it failed, or -errno, with a diagnostic. */
+int model_server_run(struct model_server *server);
+
+/* Begins a generation: loads the model, stores it, and opens the gate; or fails the gate with the reason. */
+int model_server_load_model(struct model_server *server);
+
+/* Waits for the model, or goes straight on, or is told why not: what becomes of a request that has come. */
+void model_server_handle_request(struct model_server *server, struct request_queue *queue, struct request *request);
+
+/* Refuses what is new and what waits, lets what is in flight finish, and then ends. Harmless twice. */
+void model_server_shutdown(struct model_server *server);

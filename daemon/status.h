@@ -1,0 +1,80 @@
+#pragma once
+
+/*
+ * Counters, and the status object that is made of them. Each worker writes counters of its own, relaxed; anybody
+ * reads them. What the main thread knows of the load is under a lock, which no request takes.
+ */
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "daemon/loop/gate.h"
+#include "daemon/model/model.h"
+
+struct status_counters {
+        _Alignas(64) atomic_uint_fast64_t waiting;
+        atomic_uint_fast64_t oldest;            /* when the first of those waiting came, or 0 */
+        atomic_uint_fast64_t processing;
+        atomic_uint_fast64_t completed;
+        atomic_uint_fast64_t failed;
+        atomic_uint_fast64_t cancelled;
+        atomic_uint_fast64_t connections;
+};
+
+/* For the one thread that writes a counter: no lock prefix, for nobody else does. */
+static inline void counter_add(atomic_uint_fast64_t *counter, int64_t n) {
+        atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + (uint64_t)n,
+                              memory_order_relaxed);
+}
+
+static inline void counter_set(atomic_uint_fast64_t *counter, uint64_t n) {
+        atomic_store_explicit(counter, n, memory_order_relaxed);
+}
+
+struct status {
+        struct status_counters *counters;       /* one a worker */
+        unsigned count;
+        uint64_t started;                       /* when the daemon began, nanoseconds of CLOCK_MONOTONIC */
+        const struct gate *stop;                /* borrowed */
+
+        pthread_mutex_t mutex;
+        enum gate_state state;                  /* under `mutex`, from here on */
+        unsigned generation;
+        unsigned attempt;
+        uint64_t load_began;
+        uint64_t load_ended;                    /* 0 while it has not */
+        char model[MODEL_NAME_MAX];
+        char error[GATE_REASON_MAX];            /* the last one; empty: none yet */
+};
+
+/* Counters for `count` workers; `stop` is borrowed. Returns 0 or -ENOMEM. */
+int status_init(struct status *status, unsigned count, const struct gate *stop);
+void status_deinit(struct status *status);
+
+/* A generation begins to load. */
+void status_loading(struct status *status, unsigned generation);
+
+/* Its next attempt, counted from 1; `error` is why the last one failed, or NULL. */
+void status_attempt(struct status *status, unsigned attempt, const char *error);
+void status_ready(struct status *status, const char *model);
+void status_failed(struct status *status, const char *error);
+
+/* How long the load has taken, so far or in all, in nanoseconds. */
+uint64_t status_load_time(struct status *status);
+
+/* The sums over all workers. */
+struct status_sums {
+        uint64_t waiting;
+        uint64_t oldest;
+        uint64_t processing;
+        uint64_t completed;
+        uint64_t failed;
+        uint64_t cancelled;
+        uint64_t connections;
+};
+void status_sum(struct status *status, struct status_sums *sums);
+
+/* The status object of msd-protocol(7), as JSON on one line: for the caller to free(). NULL: out of memory. */
+char *status_format(struct status *status);

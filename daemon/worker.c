@@ -1,0 +1,241 @@
+#include "daemon/worker.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/util.h"
+#include "daemon/log.h"
+
+enum {
+        LETTER_FOLLOW = 1 << 0,
+        LETTER_STOP = 1 << 1,
+};
+
+/* Descriptors read from the pipe at once. */
+#define HANDED_BATCH 64
+
+static void take_connection(struct worker *worker, int fd) {
+        int r = connection_new(&worker->front, fd);
+
+        if (r < 0) {
+                log_warning("Cannot serve a connection, ignoring: %s", strerror(-r));
+                listener_release(&worker->listener);
+        }
+}
+
+static uint64_t count_connections(const struct worker *worker) {
+        return atomic_load_explicit(&worker->group->status->counters[worker - worker->group->workers].connections,
+                                    memory_order_relaxed);
+}
+
+/* Whoever is awake accepts; so that one worker does not end up with all of them, it shares with who has fewest. */
+static void connection_accepted(struct listener *listener, int fd) {
+        struct worker *worker = container_of(listener, struct worker, listener), *least = worker;
+
+        for (unsigned i = 0; i < worker->group->count; i++)
+                if (count_connections(&worker->group->workers[i]) < count_connections(least))
+                        least = &worker->group->workers[i];
+        /* A difference of one is not worth waking another thread. */
+        if (count_connections(worker) > count_connections(least) + 1 &&
+            write(least->hand_fd, &fd, sizeof(fd)) == sizeof(fd))
+                return;
+        take_connection(worker, fd);
+}
+
+static void connections_handed(struct watch *watch, uint32_t events) {
+        struct worker *worker = container_of(watch, struct worker, handed);
+        int fds[HANDED_BATCH];
+        ssize_t n;
+
+        (void)events;
+        /* Writes of one descriptor are atomic, pipe(7). */
+        n = read(watch->fd, fds, sizeof(fds));
+        for (ssize_t i = 0; i < n / (ssize_t)sizeof(int); i++)
+                take_connection(worker, fds[i]);
+}
+
+static void check_drained(struct worker *worker) {
+        struct worker_group *group = worker->group;
+
+        if (worker->drained || gate_state(group->stop) == GATE_PENDING || !request_queue_is_idle(&worker->queue) ||
+            !front_is_flushed(&worker->front))
+                return;
+        worker->drained = true;
+        if (atomic_fetch_add(&group->drained, 1) + 1 == group->count)
+                group->all_drained(group);
+}
+
+static void drain_run(struct job *job) {
+        check_drained(container_of(job, struct worker, drain));
+}
+
+static void queue_idle(struct request_queue *queue) {
+        struct worker *worker = container_of(queue, struct worker, queue);
+
+        /* Behind the connections' own jobs: their last answers leave in this turn. */
+        reactor_queue(&worker->reactor, &worker->drain);
+}
+
+static void connection_ended(struct front *front) {
+        struct worker *worker = container_of(front, struct worker, front);
+
+        listener_release(&worker->listener);
+        if (gate_state(worker->group->stop) != GATE_PENDING)
+                reactor_queue(&worker->reactor, &worker->drain);
+}
+
+static void output_flushed(struct front *front) {
+        struct worker *worker = container_of(front, struct worker, front);
+
+        reactor_queue(&worker->reactor, &worker->drain);
+}
+
+static void queue_stopping(struct request_queue *queue) {
+        struct worker *worker = container_of(queue, struct worker, queue);
+
+        if (!worker->group->refuse_while_stopping)
+                listener_deinit(&worker->listener);
+        reactor_queue(&worker->reactor, &worker->drain);
+}
+
+static void worker_deliver(struct mailbox *mailbox, unsigned letters) {
+        struct worker *worker = container_of(mailbox, struct worker, mailbox);
+        struct host *host = worker->group->host;
+
+        if (letters & LETTER_FOLLOW) {
+                request_queue_follow(&worker->queue, host->generation(host));
+                atomic_store(&worker->generation, worker->queue.generation->number);
+        }
+        if (letters & LETTER_STOP) {
+                request_queue_abandon(&worker->queue);
+                reactor_stop(&worker->reactor);
+        }
+}
+
+static void *worker_run(void *argument) {
+        struct worker *worker = argument;
+        int r;
+
+        r = reactor_run(&worker->reactor);
+        if (r < 0)
+                log_error("A worker cannot wait for events: %s", strerror(-r));
+        return NULL;
+}
+
+static int worker_init(struct worker *worker, struct worker_group *group, struct generation *generation) {
+        int pipe_fds[2], r;
+
+        worker->group = group;
+        atomic_init(&worker->generation, generation->number);
+        job_init(&worker->drain, drain_run);
+        r = reactor_init(&worker->reactor);
+        if (r < 0)
+                return r;
+        r = mailbox_init(&worker->mailbox, &worker->reactor, worker_deliver);
+        if (r < 0)
+                return r;
+        r = request_queue_init(&worker->queue, &worker->reactor, group->host, group->limits,
+                               &group->status->counters[worker - group->workers], group->stop, generation,
+                               group->model, group->quiet);
+        if (r < 0)
+                return r;
+        worker->queue.stopping = queue_stopping;
+        worker->queue.idle = queue_idle;
+        front_init(&worker->front, &worker->reactor, &worker->queue, group->status, connection_ended,
+                   output_flushed);
+
+        if (pipe2(pipe_fds, O_CLOEXEC | O_NONBLOCK) < 0)
+                return -errno;
+        worker->handed.fd = pipe_fds[0];
+        worker->hand_fd = pipe_fds[1];
+        r = reactor_watch(&worker->reactor, &worker->handed, pipe_fds[0], EPOLLIN, connections_handed);
+        if (r < 0)
+                return r;
+        return listener_init(&worker->listener, &worker->reactor, group->listen_fd, group->connections,
+                             connection_accepted);
+}
+
+static void worker_deinit(struct worker *worker) {
+        int fd;
+
+        listener_deinit(&worker->listener);
+        if (worker->front.reactor)
+                front_deinit(&worker->front);
+        request_queue_deinit(&worker->queue);
+        reactor_unwatch(&worker->handed);
+        while (worker->handed.fd >= 0 && read(worker->handed.fd, &fd, sizeof(fd)) == sizeof(fd))
+                close(fd);
+        worker->handed.fd = util_close(worker->handed.fd);
+        worker->hand_fd = util_close(worker->hand_fd);
+        mailbox_deinit(&worker->mailbox);
+        reactor_deinit(&worker->reactor);
+}
+
+int worker_group_init(struct worker_group *group, unsigned count, struct generation *generation) {
+        int r;
+
+        group->workers = calloc(count, sizeof(*group->workers));
+        if (!group->workers)
+                return -ENOMEM;
+        for (unsigned i = 0; i < count; i++) {
+                struct worker *worker = &group->workers[i];
+
+                worker->mailbox = (struct mailbox)MAILBOX_NULL;
+                worker->listener = (struct listener)LISTENER_NULL;
+                worker->handed.fd = worker->hand_fd = -1;
+        }
+        /* All of them are there before one runs: they look at each other. */
+        for (group->count = 0; group->count < count;) {
+                r = worker_init(&group->workers[group->count], group, generation);
+                group->count++;
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
+
+int worker_group_start(struct worker_group *group) {
+        sigset_t all, before;
+        int r = 0;
+
+        /* Signals are for the main thread. */
+        sigfillset(&all);
+        pthread_sigmask(SIG_SETMASK, &all, &before);
+        for (unsigned i = 0; i < group->count && r == 0; i++) {
+                r = pthread_create(&group->workers[i].thread, NULL, worker_run, &group->workers[i]);
+                group->workers[i].running = r == 0;
+        }
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        return -r;
+}
+
+void worker_group_follow(struct worker_group *group) {
+        for (unsigned i = 0; i < group->count; i++)
+                mailbox_post(&group->workers[i].mailbox, LETTER_FOLLOW);
+}
+
+unsigned worker_group_generation(const struct worker_group *group) {
+        unsigned oldest = UINT_MAX;
+
+        for (unsigned i = 0; i < group->count; i++)
+                oldest = MIN(oldest, atomic_load(&group->workers[i].generation));
+        return oldest;
+}
+
+void worker_group_stop(struct worker_group *group) {
+        for (unsigned i = 0; i < group->count; i++)
+                if (group->workers[i].running)
+                        mailbox_post(&group->workers[i].mailbox, LETTER_STOP);
+        for (unsigned i = 0; i < group->count; i++)
+                if (group->workers[i].running)
+                        pthread_join(group->workers[i].thread, NULL);
+        /* Only now: a worker that still ran might have handed a connection to one that did not. */
+        for (unsigned i = 0; i < group->count; i++)
+                worker_deinit(&group->workers[i]);
+        free(STEAL_POINTER(group->workers));
+        group->count = 0;
+}

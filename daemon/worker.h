@@ -1,0 +1,64 @@
+#pragma once
+
+/*
+ * A thread with one reactor. It owns its connections and their requests from birth to death.
+ */
+
+#include <pthread.h>
+
+#include "daemon/front/connection.h"
+#include "daemon/front/listener.h"
+#include "daemon/loop/mailbox.h"
+
+struct worker;
+
+/* What all workers share; outlives them. */
+struct worker_group {
+        struct worker *workers;
+        unsigned count;
+        struct host *host;
+        struct request_limits *limits;
+        struct listener_limit *connections;
+        struct status *status;
+        struct gate *stop;
+        struct model *model;
+        int listen_fd;
+        bool quiet;
+        bool refuse_while_stopping;     /* go on accepting, to say why; else leave the backlog to a successor */
+        atomic_uint drained;            /* workers that have nothing to do before they stop */
+        void (*all_drained)(struct worker_group *group);        /* in the thread of the last of them */
+};
+
+struct worker {
+        struct worker_group *group;
+        pthread_t thread;
+        struct reactor reactor;
+        struct mailbox mailbox;
+        struct request_queue queue;
+        struct front front;
+        struct listener listener;
+        struct watch handed;            /* the reading end of a pipe of descriptors that other workers accepted */
+        int hand_fd;                    /* its writing end */
+        struct job drain;
+        atomic_uint generation;         /* the number of the one that it follows */
+        bool drained;
+        bool running;
+};
+
+/*
+ * Sets up `count` workers at the gate of `generation`; none runs yet. Returns 0 or -errno; then, and at the end,
+ * worker_group_stop() is due.
+ */
+int worker_group_init(struct worker_group *group, unsigned count, struct generation *generation);
+
+/* Starts their threads. Returns 0 or -errno. */
+int worker_group_start(struct worker_group *group);
+
+/* There is a new generation. */
+void worker_group_follow(struct worker_group *group);
+
+/* The number of the oldest generation that a worker may still look at. */
+unsigned worker_group_generation(const struct worker_group *group);
+
+/* Ends every thread: what is still there is answered with shutting-down. Harmless twice. */
+void worker_group_stop(struct worker_group *group);

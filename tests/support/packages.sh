@@ -1,0 +1,45 @@
+#!/bin/bash
+# packages.sh WHAT: has the Debian packages that "make WHAT" needs. As root it installs what is missing, otherwise
+# it prints the one command that does, and fails.
+set -eu
+
+build=(gcc libc6-dev make pkg-config libsystemd-dev libjansson-dev)
+check=(check scdoc python3-minimal)
+sanitize=()
+bench=(python3-minimal)
+
+case ${1-} in
+demo | build) wanted=("${build[@]}") ;;
+check) wanted=("${build[@]}" "${check[@]}") ;;
+sanitize) wanted=("${build[@]}" "${check[@]}" "${sanitize[@]}") ;;
+bench) wanted=("${build[@]}" "${bench[@]}") ;;
+*)
+    echo "usage: packages.sh build|demo|check|bench" >&2
+    exit 2
+    ;;
+esac
+
+command -v dpkg-query >/dev/null || exit 0 # no Debian: pkg-config and the compiler say what is missing
+
+missing=()
+for package in "${wanted[@]}"; do
+    state=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) || state=
+    [ "$state" = installed ] || missing+=("$package")
+done
+[ ${#missing[@]} -gt 0 ] || exit 0
+
+install=(apt-get install -y --no-install-recommends "${missing[@]}")
+if [ "$(id -u)" != 0 ]; then
+    printf 'Missing: %s\nThis installs it:\n\n    sudo %s\n\n' "${missing[*]}" "${install[*]}" >&2
+    exit 1
+fi
+echo "Installing ${missing[*]}"
+export DEBIAN_FRONTEND=noninteractive
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+# The lists of a fresh machine may be missing or old.
+if ! { "${install[@]}" || { apt-get update && "${install[@]}"; }; } </dev/null >"$log" 2>&1; then
+    cat "$log" >&2
+    echo "Could not install ${missing[*]}" >&2
+    exit 1
+fi
