@@ -55,7 +55,7 @@ static int open_socket(struct listener_socket *socket, const char *path, char bu
         if (!path) {
                 r = notify_listening_socket("msd");
                 if (r >= 0) {
-                        *socket = (struct listener_socket){ .fd = r };
+                        *socket = (struct listener_socket){ .fd = r, .file = -1 };
                         return 0;
                 }
                 if (r != -ENOENT) {

@@ -54,7 +54,7 @@ static int lock_directory(const char *path) {
 }
 
 int listener_socket_open(struct listener_socket *listening, const char *path) {
-        _cleanup_close_ int fd = -1, lock = -1;
+        _cleanup_close_ int fd = -1, lock = -1, file = -1;
         struct sockaddr_un address;
         struct stat st;
         socklen_t len;
@@ -86,28 +86,31 @@ int listener_socket_open(struct listener_socket *listening, const char *path) {
         if (bind(fd, (const struct sockaddr *)&address, len) < 0)
                 return -errno;
         /* Cut to net.core.somaxconn by the kernel: listen(2). */
-        if (listen(fd, INT32_MAX) < 0 || stat(path, &st) < 0) {
+        if (listen(fd, INT32_MAX) == 0)
+                /* Kept open, so that its inode number stays its own: by that it is known again. */
+                file = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+        if (file < 0) {
                 r = -errno;
                 (void)unlink(path);
                 return r;
         }
         listening->fd = STEAL_FD(fd);
+        listening->file = STEAL_FD(file);
         listening->path = path;
-        listening->device = st.st_dev;
-        listening->inode = st.st_ino;
         return 0;
 }
 
 void listener_socket_close(struct listener_socket *listening) {
         _cleanup_close_ int lock = -1;
-        struct stat st;
+        struct stat ours, there;
 
-        if (listening->fd >= 0 && listening->path) {
+        if (listening->file >= 0) {
                 lock = lock_directory(listening->path);
-                if (stat(listening->path, &st) == 0 && st.st_dev == listening->device &&
-                    st.st_ino == listening->inode)
+                if (fstat(listening->file, &ours) == 0 && lstat(listening->path, &there) == 0 &&
+                    ours.st_dev == there.st_dev && ours.st_ino == there.st_ino)
                         (void)unlink(listening->path);
         }
+        listening->file = util_close(listening->file);
         listening->fd = util_close(listening->fd);
 }
 

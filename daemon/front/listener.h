@@ -8,7 +8,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
-#include <sys/types.h>
+#include <stdint.h>
 
 #include "daemon/loop/reactor.h"
 
@@ -16,11 +16,10 @@
 struct listener_socket {
         int fd;
         const char *path;               /* borrowed; NULL: inherited, not ours to unlink */
-        dev_t device;
-        ino_t inode;
+        int file;                       /* O_PATH: the file that was made; -1: inherited */
 };
 
-#define LISTENER_SOCKET_NULL { .fd = -1 }
+#define LISTENER_SOCKET_NULL { .fd = -1, .file = -1 }
 
 enum {
         LISTENER_IN_USE = 1,            /* a live daemon answers there */
