@@ -1,5 +1,6 @@
 #include "common/line.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +24,8 @@ void line_deinit(struct line *line) {
 }
 
 int line_space(struct line *line, char *scratch, size_t scratch_size, char **to, size_t *n) {
+        assert(!line->borrowed);
+
         if (!line->data) {
                 line->data = scratch;
                 line->size = scratch_size;

@@ -105,17 +105,19 @@ int number_parse_duration(const char *text, uint64_t *nsec) {
         bool first = true;
         int r;
 
-        do {
+        for (;;) {
                 r = parse_term(&text, first, &term);
                 if (r != 0)
                         return r;
                 if (term > DURATION_MAX - sum)
                         return NUMBER_TOO_LARGE;
                 sum += term;
+                if (*text == '\0')
+                        break;
                 first = false;
                 while (*text == ' ')
                         text++;
-        } while (*text != '\0');
+        }
 
         *nsec = sum;
         return 0;

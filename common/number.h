@@ -24,7 +24,7 @@ int number_parse(const char *text, size_t len, uint64_t max, uint64_t *number);
 
 /*
  * Reads a duration as systemd.time(7) writes them: seconds (`2`, `0.1`), or numbers with the units
- * us, ms, s, min, h and d, added up (`100ms`, `1min 30s`). `*nsec` is in nanoseconds.
+ * us, ms, s, min (or m), h and d, added up (`100ms`, `1min 30s`). `*nsec` is in nanoseconds.
  * Returns 0, NUMBER_MALFORMED, or NUMBER_TOO_LARGE if it is over ten years. `*nsec` is set on 0 alone.
  */
 int number_parse_duration(const char *text, uint64_t *nsec);

@@ -14,6 +14,9 @@
 #define PROTOCOL_ID_MAX 64
 #define PROTOCOL_NO_ID "-"
 
+/* The longest name of a model, with its final NUL. */
+#define PROTOCOL_MODEL_MAX 256
+
 /* What msd answers to WAIT, and to the administrator's commands. */
 #define PROTOCOL_READY "ready"
 #define PROTOCOL_LOADING "loading"

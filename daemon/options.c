@@ -6,8 +6,8 @@
 #include <string.h>
 
 #include "common/number.h"
+#include "common/protocol.h"
 #include "common/util.h"
-#include "daemon/model/model.h"
 
 const char options_help[] =
         "Usage: msd [OPTION...]\n"
@@ -57,7 +57,7 @@ static const struct {
         uint64_t maximum;
 } table[] = {
         { "socket", OPTION_TEXT, FIELD(socket), 1, SIZE_MAX },
-        { "model", OPTION_TEXT, FIELD(model), 1, MODEL_NAME_MAX - 1 },
+        { "model", OPTION_TEXT, FIELD(model), 1, PROTOCOL_MODEL_MAX - 1 },
         { "load-time", OPTION_DURATION, FIELD(load_time), 0, 0 },
         { "inference-time", OPTION_DURATION, FIELD(inference_time), 0, 0 },
         { "load-failure", OPTION_TEXT, FIELD(load_failure), 1, SIZE_MAX },

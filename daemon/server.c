@@ -206,7 +206,7 @@ static void load_attempting(struct loader *loader, unsigned attempt, const char 
 static void load_ready(struct loader *loader, const char *name) {
         struct model_server *server = container_of(loader, struct model_server, loader);
         struct generation *generation = server_generation(server);
-        char status[MODEL_NAME_MAX + 64], text[NUMBER_DURATION_MAX];
+        char status[PROTOCOL_MODEL_MAX + 64], text[NUMBER_DURATION_MAX];
         int r;
 
         /* The model is stored, and the line is out, before anybody goes on because of it. */
@@ -281,7 +281,7 @@ static uint64_t limit_connections(const struct options *options) {
         struct rlimit limit;
 
         if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
-                return MAX(options->max_connections, UINT64_C(1));
+                return options->max_connections > 0 ? options->max_connections : UINT64_MAX;
         limit.rlim_cur = limit.rlim_max;
         (void)setrlimit(RLIMIT_NOFILE, &limit);
         (void)getrlimit(RLIMIT_NOFILE, &limit);

@@ -45,7 +45,7 @@ struct status {
         unsigned attempt;
         uint64_t load_began;
         uint64_t load_ended;                    /* 0 while it has not */
-        char model[MODEL_NAME_MAX];
+        char model[PROTOCOL_MODEL_MAX];
         char error[GATE_REASON_MAX];            /* the last one; empty: none yet */
 };
 

@@ -23,13 +23,9 @@ static void take_connection(struct worker *worker, int fd) {
 
         if (r < 0) {
                 log_warning("Cannot serve a connection, ignoring: %s", strerror(-r));
+                atomic_fetch_sub(&worker->placed, 1);
                 listener_release(&worker->listener);
         }
-}
-
-static uint64_t count_connections(const struct worker *worker) {
-        return atomic_load_explicit(&worker->group->status->counters[worker - worker->group->workers].connections,
-                                    memory_order_relaxed);
 }
 
 /* Whoever is awake accepts; so that one worker does not end up with all of them, it shares with who has fewest. */
@@ -37,12 +33,16 @@ static void connection_accepted(struct listener *listener, int fd) {
         struct worker *worker = container_of(listener, struct worker, listener), *least = worker;
 
         for (unsigned i = 0; i < worker->group->count; i++)
-                if (count_connections(&worker->group->workers[i]) < count_connections(least))
+                if (atomic_load(&worker->group->workers[i].placed) < atomic_load(&least->placed))
                         least = &worker->group->workers[i];
         /* A difference of one is not worth waking another thread. */
-        if (count_connections(worker) > count_connections(least) + 1 &&
-            write(least->hand_fd, &fd, sizeof(fd)) == sizeof(fd))
-                return;
+        if (atomic_load(&worker->placed) > atomic_load(&least->placed) + 1) {
+                atomic_fetch_add(&least->placed, 1);
+                if (write(least->hand_fd, &fd, sizeof(fd)) == sizeof(fd))
+                        return;
+                atomic_fetch_sub(&least->placed, 1);
+        }
+        atomic_fetch_add(&worker->placed, 1);
         take_connection(worker, fd);
 }
 
@@ -83,6 +83,7 @@ static void queue_idle(struct request_queue *queue) {
 static void connection_ended(struct front *front) {
         struct worker *worker = container_of(front, struct worker, front);
 
+        atomic_fetch_sub(&worker->placed, 1);
         listener_release(&worker->listener);
         if (gate_state(worker->group->stop) != GATE_PENDING)
                 reactor_queue(&worker->reactor, &worker->drain);

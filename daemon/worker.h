@@ -40,6 +40,7 @@ struct worker {
         struct watch handed;            /* the reading end of a pipe of descriptors that other workers accepted */
         int hand_fd;                    /* its writing end */
         struct job drain;
+        atomic_uint placed;             /* connections that it has, or is about to */
         atomic_uint generation;         /* the number of the one that it follows */
         bool drained;
         bool running;

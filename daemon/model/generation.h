@@ -12,7 +12,7 @@ struct generation {
         struct list link;               /* for its owner, the server */
         unsigned number;                /* 1 is the first */
         struct gate gate;
-        char model[MODEL_NAME_MAX];     /* the name; valid once the gate is open */
+        char model[PROTOCOL_MODEL_MAX];     /* the name; valid once the gate is open */
 };
 
 /* Returns 0 or -errno: -ENOMEM, or that of eventfd(2). */

@@ -11,9 +11,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "common/protocol.h"
 #include "daemon/loop/reactor.h"
-
-#define MODEL_NAME_MAX 256
 
 /* One run of the model, from model_infer() to the one of `answered` and `failed` that ends it, or model_cancel(). */
 struct inference {

@@ -74,8 +74,8 @@ static void sim_free(struct model *model) {
 
 static void sim_answer(struct sim_session *session, struct inference *inference) {
         static const char before[] = "Response ", between[] = " from ";
-        char answer[sizeof(before) + PROTOCOL_ID_MAX + sizeof(between) + MODEL_NAME_MAX];
-        size_t name_len = MIN(strlen(session->name), (size_t)MODEL_NAME_MAX), n = 0;
+        char answer[sizeof(before) + PROTOCOL_ID_MAX + sizeof(between) + PROTOCOL_MODEL_MAX];
+        size_t name_len = MIN(strlen(session->name), (size_t)PROTOCOL_MODEL_MAX), n = 0;
 
         memcpy(answer, before, sizeof(before) - 1);
         n += sizeof(before) - 1;
