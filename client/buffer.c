@@ -1,12 +1,13 @@
 #include "client/buffer.h"
 
 #include <errno.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/util.h"
 
-#define SIZE_MIN 256
+#define SIZE_MORE 256
 
 void buffer_deinit(struct buffer *buffer) {
         free(buffer->data);
@@ -14,14 +15,14 @@ void buffer_deinit(struct buffer *buffer) {
 }
 
 int buffer_reserve(struct buffer *buffer, size_t n) {
-        size_t size, needed;
+        size_t size = buffer->size * 2, needed = buffer->len + n;
         char *data;
 
         if (n <= buffer->size - buffer->len)
                 return 0;
-        if (__builtin_add_overflow(buffer->len, n, &needed) || __builtin_mul_overflow(buffer->size, 2, &size))
+        if (n > SIZE_MAX / 4 || buffer->size > SIZE_MAX / 4)
                 return -ENOMEM;
-        size = MAX(MAX(size, needed), (size_t)SIZE_MIN);
+        size = MAX(size, needed + SIZE_MORE);
         data = realloc(buffer->data, size);
         if (!data)
                 return -ENOMEM;

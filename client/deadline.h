@@ -21,8 +21,8 @@ static inline uint64_t deadline_earlier(uint64_t a, uint64_t b) {
 }
 
 /*
- * The time left until `deadline`, as ppoll(2) takes it: nothing once it has passed, and NULL, which is for ever,
- * if there is none. Returns `left` or NULL.
+ * The time left until `deadline`, as ppoll(2) takes it: nothing once it has passed, and NULL, which is for
+ * ever, if there is none. Returns `left` or NULL.
  */
 static inline const struct timespec *deadline_left(uint64_t deadline, struct timespec *left) {
         uint64_t now, n;

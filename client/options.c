@@ -81,13 +81,13 @@ void options_refuse_id(const char *id, size_t len, char *error, size_t error_siz
         shown[n] = '\0';
 
         if (len > PROTOCOL_ID_MAX)
-                snprintf(error, error_size, "\"%s...\" is no ID: it has %zu bytes, %d are the most", shown, len,
-                         PROTOCOL_ID_MAX);
+                snprintf(error, error_size, "\"%s...\" is no ID: it has %zu bytes, and may have %d", shown,
+                         len, PROTOCOL_ID_MAX);
         else if (len == 0)
                 snprintf(error, error_size, "\"\" is no ID: it is empty");
         else
-                snprintf(error, error_size, "\"%s\" is no ID: it may have printable ASCII characters other than space",
-                         shown);
+                snprintf(error, error_size,
+                         "\"%s\" is no ID: it may have printable ASCII characters, and no space", shown);
 }
 
 static int take_option(struct options *options, const char **socket, int option, const char *value,
@@ -119,7 +119,8 @@ static int take_option(struct options *options, const char **socket, int option,
         case OPTION_TIMEOUT:
                 switch (number_parse_duration(value, &options->timeout)) {
                 case NUMBER_MALFORMED:
-                        return WRONG(error, "--timeout: \"%s\" is no duration (2, 0.1, 100ms, 1min 30s)", value);
+                        return WRONG(error, "--timeout: \"%s\" is no duration (2, 0.1, 100ms, 1min 30s)",
+                                     value);
                 case NUMBER_TOO_LARGE:
                         return WRONG(error, "--timeout: \"%s\" is too long a duration", value);
                 }
@@ -186,16 +187,16 @@ static bool is_set(const char *variable) {
         return variable && variable[0] != '\0';
 }
 
-static int take_path(struct options *options, const struct address_environment *environment, const char *socket,
-                     struct option_error *error) {
+static int take_path(struct options *options, const struct address_environment *environment,
+                     const char *socket, struct option_error *error) {
         if (socket) {
                 size_t len = strlen(socket);
 
                 if (len == 0)
                         return WRONG(error, "--socket: the path is empty");
                 if (len >= ADDRESS_PATH_MAX)
-                        return WRONG(error, "--socket: the path of a socket has %zu bytes at most, this one has %zu",
-                                     ADDRESS_PATH_MAX - 1, len);
+                        return WRONG(error, "--socket: the path has %zu bytes, that of a socket may have %zu",
+                                     len, ADDRESS_PATH_MAX - 1);
                 memcpy(options->path, socket, len + 1);
                 return 0;
         }
@@ -205,7 +206,7 @@ static int take_path(struct options *options, const struct address_environment *
                 snprintf(options->path, sizeof(options->path), "%s", ADDRESS_SYSTEM_PATH);
                 return 0;
         case ADDRESS_TOO_LONG:
-                return WRONG(error, "%s: the path of the socket is too long (%zu bytes at most); use --socket PATH",
+                return WRONG(error, "%s: the path is too long (it may have %zu bytes); use --socket PATH",
                              is_set(environment->msd_socket)        ? "$MSD_SOCKET" :
                              is_set(environment->runtime_directory) ? "$RUNTIME_DIRECTORY" :
                                                                       "$XDG_RUNTIME_DIR",
@@ -217,8 +218,8 @@ static int take_path(struct options *options, const struct address_environment *
         return 0;
 }
 
-int options_parse(struct options *options, const struct address_environment *environment, int argc, char **argv,
-                  char *error_text, size_t error_size) {
+int options_parse(struct options *options, const struct address_environment *environment, int argc,
+                  char **argv, char *error_text, size_t error_size) {
         struct option_error error = { error_text, error_size };
         const char *socket = NULL;
         int r;

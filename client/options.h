@@ -1,8 +1,8 @@
 #pragma once
 
 /*
- * The command line of mscli, mscli(1): arguments and environment to one value. Prints nothing, opens nothing and
- * ends nothing.
+ * The command line of mscli, mscli(1): arguments and environment to one value. Prints nothing, opens nothing
+ * and ends nothing.
  */
 
 #include <stdbool.h>
@@ -33,7 +33,7 @@ const char *command_name(enum command command);
 
 struct options {
         enum command command;
-        char *const *ids;               /* into the arguments, as are all strings; each is valid, or OPTIONS_STDIN */
+        char *const *ids;               /* each is valid, or OPTIONS_STDIN; all strings are the arguments' */
         size_t ids_count;
         const char *prompt;             /* NULL: none is given as text */
         const char *prompt_file;        /* or OPTIONS_STDIN; NULL: none is given as a file */
@@ -56,8 +56,8 @@ enum {
  * `options` then points into.
  * Returns 0, OPTIONS_HELP, OPTIONS_VERSION, or OPTIONS_WRONG with what is wrong in `error`.
  */
-int options_parse(struct options *options, const struct address_environment *environment, int argc, char **argv,
-                  char *error, size_t error_size);
+int options_parse(struct options *options, const struct address_environment *environment, int argc,
+                  char **argv, char *error, size_t error_size);
 
 /* Says in `error` what is wrong with an ID that protocol_id_valid() refuses. */
 void options_refuse_id(const char *id, size_t len, char *error, size_t error_size);

@@ -35,8 +35,8 @@ int session_init(struct session *session, int fd, uint64_t deadline) {
 }
 
 /*
- * Waits for a place in a full backlog. A Unix socket that does not block says EAGAIN and nothing of when there is
- * one; one that blocks waits for it, as long as SO_SNDTIMEO lets it: socket(7).
+ * Waits for a place in a full backlog. A Unix socket that does not block says EAGAIN, and nothing of when
+ * there is one; one that blocks waits for it, as long as SO_SNDTIMEO lets it: socket(7).
  */
 static int connect_blocking(int fd, const struct sockaddr_un *address, socklen_t len, uint64_t deadline) {
         int flags = fcntl(fd, F_GETFL);
@@ -154,7 +154,7 @@ static int session_receive(struct session *session, struct session_events *event
                 *drained = (size_t)n < space;
                 r = take_replies(session, events);
         } else if (n == 0 || errno == ECONNRESET)
-                /* Reset: it has closed with commands unread, and what it had said before that is read by now. */
+                /* Reset: it has closed with commands unread. What it had said before is read by now. */
                 r = SESSION_ENDED;
         else if (errno != EAGAIN && errno != EINTR)
                 r = -errno;
@@ -196,6 +196,7 @@ int session_run(struct session *session, struct session_events *events) {
 
         for (;;) {
                 struct pollfd poller = { .fd = session->fd, .events = POLLIN };
+                const struct timespec *limit;
                 struct timespec left = { 0 };
                 uint64_t now;
                 int r;
@@ -212,9 +213,11 @@ int session_run(struct session *session, struct session_events *events) {
                                 return r;
                 }
 
-                r = ppoll(&poller, 1,
-                          drained ? deadline_left(deadline_earlier(session->deadline, events->wake), &left) : &left,
-                          NULL);
+                /* What is left in the socket is not waited for. */
+                limit = &left;
+                if (drained)
+                        limit = deadline_left(deadline_earlier(session->deadline, events->wake), &left);
+                r = ppoll(&poller, 1, limit, NULL);
                 if (r < 0 && errno != EINTR)
                         return -errno;
                 if (r > 0 && poller.revents & (POLLIN | POLLHUP | POLLERR)) {

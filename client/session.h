@@ -2,8 +2,8 @@
 
 /*
  * A connection to msd: sends commands while it reads the replies, until all that was wanted has come or a
- * deadline has. Knows nothing of what is asked: that comes from callbacks, in pieces, as the socket takes it, so
- * that neither direction needs more memory than one buffer and the longest reply.
+ * deadline has. Knows nothing of what is asked: that comes from callbacks, in pieces, as the socket takes it,
+ * so that neither direction needs more memory than one buffer and the longest reply.
  */
 
 #include <stdbool.h>
@@ -38,9 +38,9 @@ struct session {
 
 struct session_events {
         /*
-         * Puts what is to be sent next into `buffer`, up to `size` bytes, which are at least PROTOCOL_HEAD_MAX: it
-         * may break off anywhere and go on in the next call. Returns how many bytes; 0 if there is nothing to be
-         * sent now. Is asked again after each reply and each tick.
+         * Puts what is to be sent next into `buffer`, up to `size` bytes (SESSION_BUFFER_SIZE): it may break
+         * off anywhere and go on in the next call. Returns how many bytes; 0 if there is nothing to be sent
+         * now. Is asked again after each reply and each tick.
          */
         size_t (*fill)(struct session_events *events, char *buffer, size_t size);
         /*
@@ -48,7 +48,7 @@ struct session_events {
          * Returns 0, SESSION_DONE, SESSION_MALFORMED, or -errno.
          */
         int (*reply)(struct session_events *events, const struct protocol_reply *reply, const char *body);
-        /* There is nothing more to read right now: the time to write out what was gathered. Returns 0 or -errno. */
+        /* There is nothing more to read right now: what was gathered goes out. Returns 0 or -errno. */
         int (*pause)(struct session_events *events);
         /* `wake` has come. Sets it anew. Not called where `wake` stays 0. */
         void (*tick)(struct session_events *events, uint64_t now);

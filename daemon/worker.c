@@ -76,7 +76,6 @@ static void drain_run(struct job *job) {
 static void queue_idle(struct request_queue *queue) {
         struct worker *worker = container_of(queue, struct worker, queue);
 
-        /* Behind the connections' own jobs: their last answers leave in this turn. */
         reactor_queue(&worker->reactor, &worker->drain);
 }
 
@@ -92,7 +91,8 @@ static void connection_ended(struct front *front) {
 static void output_flushed(struct front *front) {
         struct worker *worker = container_of(front, struct worker, front);
 
-        reactor_queue(&worker->reactor, &worker->drain);
+        if (gate_state(worker->group->stop) != GATE_PENDING)
+                reactor_queue(&worker->reactor, &worker->drain);
 }
 
 static void queue_stopping(struct request_queue *queue) {

@@ -39,7 +39,6 @@ struct connection {
         bool input_ending : 1;          /* there will be an end of file */
         bool input_ended : 1;
         bool blocked : 1;               /* the socket takes no output for now */
-        bool was_blocked : 1;           /* and what it did not take has not left since */
         bool gone : 1;                  /* nobody hears replies any more */
         bool broken : 1;                /* to be ended without more ado */
 };
@@ -286,7 +285,7 @@ static void connection_flush(struct connection *connection) {
                 if (n >= 0)
                         connection->output_start += (size_t)n;
                 else if (errno == EAGAIN || errno == ENOBUFS || errno == ENOMEM) {
-                        connection->blocked = connection->was_blocked = true;
+                        connection->blocked = true;
                         if (reactor_rewatch(&connection->watch, CONNECTION_EVENTS | EPOLLOUT) < 0)
                                 connection->broken = true;
                 } else if (errno != EINTR) {
@@ -295,10 +294,11 @@ static void connection_flush(struct connection *connection) {
                         connection->output_start = connection->output_end;
                 }
         }
-        if (output_left(connection) == 0) {
+        if (output_left(connection) == 0 && connection->output) {
                 /* An idle connection costs no buffer. */
                 free(STEAL_POINTER(connection->output));
                 connection->output_start = connection->output_end = connection->output_size = 0;
+                connection->front->flushed(connection->front);
         }
 }
 
@@ -331,10 +331,6 @@ static void connection_attend(struct job *job) {
 
         if (!connection->broken)
                 connection_flush(connection);
-        if (connection->was_blocked && output_left(connection) == 0) {
-                connection->was_blocked = false;
-                connection->front->flushed(connection->front);
-        }
         if (is_over(connection)) {
                 connection_end(connection);
                 return;

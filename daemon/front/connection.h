@@ -19,7 +19,7 @@ struct front {
         struct status *status;
         struct list connections;
         void (*ended)(struct front *front);     /* a connection, and with it its descriptor */
-        void (*flushed)(struct front *front);   /* one that was blocked has sent all there was */
+        void (*flushed)(struct front *front);   /* a connection has sent all there was */
         char scratch[FRONT_SCRATCH_SIZE];
 };
 

@@ -1,0 +1,113 @@
+#include "client/progress.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "common/number.h"
+#include "common/util.h"
+
+/* Who is answered at once has nothing to read. */
+#define PROGRESS_DELAY (300 * NSEC_PER_MSEC)
+#define PROGRESS_PERIOD NSEC_PER_SEC
+
+/* The words, and the longest text that STATUS has of the model. */
+#define DESCRIPTION_MAX (256 + sizeof(((struct status *)NULL)->error))
+
+uint64_t progress_begin(struct progress *progress, uint64_t now) {
+        *progress = (struct progress){ .since = now };
+        return now + PROGRESS_DELAY;
+}
+
+/* A line that is wider than the terminal could not be erased. */
+static size_t columns(void) {
+        struct winsize size = { 0 };
+
+        if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) < 0 || size.ws_col == 0)
+                return 79;
+        return (size_t)size.ws_col - 1;
+}
+
+static const char *whole_seconds(char buffer[static NUMBER_DURATION_MAX], uint64_t nsec) {
+        return number_format_duration(buffer, nsec / NSEC_PER_SEC * NSEC_PER_SEC);
+}
+
+/* What is known of the model, and of the others. */
+static void describe(const struct progress *progress, char text[static DESCRIPTION_MAX]) {
+        const struct status *status = &progress->status;
+        char load[NUMBER_DURATION_MAX], others[64] = "";
+
+        if (!progress->known) {
+                snprintf(text, DESCRIPTION_MAX, " for an answer");
+                return;
+        }
+        whole_seconds(load, status->load);
+        if (progress->others > 0)
+                snprintf(others, sizeof(others), ", behind %" PRIu64 " other request%s", progress->others,
+                         progress->others == 1 ? "" : "s");
+
+        if (strcmp(status->status, "loading") == 0 && status->attempt > 1)
+                snprintf(text, DESCRIPTION_MAX, " for the model: loading for %s, attempt %" PRIu64 "%s%s%s",
+                         load, status->attempt, others, status->error[0] != '\0' ? "; last: " : "",
+                         status->error);
+        else if (strcmp(status->status, "loading") == 0)
+                snprintf(text, DESCRIPTION_MAX, " for the model: loading for %s%s", load, others);
+        else if (strcmp(status->status, "ready") == 0)
+                snprintf(text, DESCRIPTION_MAX, " for an answer: model %s is ready%s", status->model, others);
+        else if (strcmp(status->status, "stopping") == 0)
+                snprintf(text, DESCRIPTION_MAX, " for an answer: the daemon is stopping%s", others);
+        else
+                snprintf(text, DESCRIPTION_MAX, " for the model: %s%s%s%s", status->status, others,
+                         status->error[0] != '\0' ? "; last: " : "", status->error);
+}
+
+static void draw(struct progress *progress, uint64_t now) {
+        char text[DESCRIPTION_MAX], line[DESCRIPTION_MAX + NUMBER_DURATION_MAX + sizeof("Waiting ")];
+        char waited[NUMBER_DURATION_MAX];
+        size_t width = columns();
+
+        describe(progress, text);
+        snprintf(line, sizeof(line), "Waiting %s%s", whole_seconds(waited, now - progress->since), text);
+        /* One column for a byte, at the most: what is not ASCII has to be counted as one. */
+        for (char *p = line; *p != '\0'; p++)
+                if ((unsigned char)*p >= 0x80)
+                        *p = '?';
+        fprintf(stderr, "\r%.*s\033[K", (int)width, line);
+        (void)fflush(stderr);
+        progress->shown = true;
+}
+
+uint64_t progress_tick(struct progress *progress, uint64_t now) {
+        if (!progress->asked)
+                progress->wanted = true;
+        draw(progress, now);
+        return now + PROGRESS_PERIOD;
+}
+
+void progress_asked(struct progress *progress) {
+        progress->wanted = false;
+        progress->asked = true;
+}
+
+void progress_answered(struct progress *progress, const char *body, size_t len, uint64_t own, uint64_t now) {
+        uint64_t all;
+
+        progress->asked = false;
+        progress->known = body && status_parse(body, len, &progress->status) == 0;
+        if (!progress->known)
+                return;
+        all = progress->status.waiting + progress->status.processing;
+        progress->others = all > own ? all - own : 0;
+        if (progress->shown)
+                draw(progress, now);
+}
+
+void progress_hide(struct progress *progress) {
+        if (!progress->shown)
+                return;
+        fputs("\r\033[K", stderr);
+        (void)fflush(stderr);
+        progress->shown = false;
+}

@@ -1,0 +1,25 @@
+#pragma once
+
+/*
+ * The commands that ask one thing and get one answer: status, wait, load, shutdown.
+ */
+
+#include <stdbool.h>
+
+#include "client/output.h"
+#include "client/options.h"
+#include "client/session.h"
+
+struct query {
+        struct session_events events;
+        struct output *output;
+        enum command command;
+        bool json;              /* status: print the object as it came */
+        bool sent;
+        bool failed;            /* it was answered with an error, which is printed */
+};
+
+void query_init(struct query *query, enum command command, bool json, struct output *output);
+
+/* As session_run(). */
+int query_run(struct query *query, struct session *session);

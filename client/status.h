@@ -1,0 +1,42 @@
+#pragma once
+
+/*
+ * The object that STATUS answers with: parse it, and say it to people.
+ */
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct status {
+        char status[16];
+        char model[128];        /* empty: none */
+        char error[512];        /* empty: none */
+        char version[32];
+        uint64_t generation;
+        uint64_t attempt;
+        uint64_t load;          /* all times in nanoseconds */
+        uint64_t waiting;
+        uint64_t oldest_wait;
+        uint64_t processing;
+        uint64_t completed;
+        uint64_t failed;
+        uint64_t cancelled;
+        uint64_t connections;
+        uint64_t uptime;
+        uint64_t pid;
+};
+
+enum {
+        STATUS_MALFORMED = 1,
+};
+
+/*
+ * Reads the `len` bytes of JSON at `text`. A member that is missing or of another type is 0 or empty, but for
+ * `status`; texts are cut to their room, and what would upset a terminal in them becomes a space.
+ * Returns 0 or STATUS_MALFORMED.
+ */
+int status_parse(const char *text, size_t len, struct status *status);
+
+/* Says it in a few lines, each with its end, into `buffer`. Returns their length. */
+#define STATUS_TEXT_MAX 2048
+size_t status_format(char buffer[static STATUS_TEXT_MAX], const struct status *status);
