@@ -80,9 +80,11 @@ static void draw(struct progress *progress, uint64_t now) {
 }
 
 uint64_t progress_tick(struct progress *progress, uint64_t now) {
+        /* Else it is drawn when the answer is there. */
+        if (!progress->shown || progress->asked)
+                draw(progress, now);
         if (!progress->asked)
                 progress->wanted = true;
-        draw(progress, now);
         return now + PROGRESS_PERIOD;
 }
 

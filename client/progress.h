@@ -24,7 +24,7 @@ struct progress {
 /* A wait begins. Returns when progress_tick() is to be called first. */
 uint64_t progress_begin(struct progress *progress, uint64_t now);
 
-/* Draws the line, and wants STATUS to be sent unless it is under way. Returns when to be called again. */
+/* Keeps the line up to date, and wants STATUS to be sent unless it is. Returns when to be called again. */
 uint64_t progress_tick(struct progress *progress, uint64_t now);
 
 /* STATUS is on its way. */

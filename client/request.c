@@ -242,7 +242,7 @@ int request_init(struct request *request, const struct input *input, struct outp
         };
         if (stream && input->ids_count == 1)
                 request->stream = true;
-        else if (stream) {
+        else if (stream && input->ids_count > 1) {
                 int r = has_duplicates(input);
 
                 if (r < 0)

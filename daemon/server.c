@@ -99,21 +99,27 @@ void model_server_handle_request(struct model_server *server, struct request_que
         }
 }
 
+/* The second signal, one-shot as the first. From any thread. */
+static void signal_stop(struct model_server *server) {
+        int r = gate_open(&server->stop);
+
+        if (r < 0)
+                log_error("Cannot tell the workers to stop: %s", strerror(-r));
+}
+
 void model_server_shutdown(struct model_server *server) {
         char status[96];
         struct status_sums sums;
-        int r;
 
-        if (gate_state(&server->stop) != GATE_PENDING)
+        if (server->stopping)
                 return;
+        server->stopping = true;
         loader_stop(&server->loader);
         status_sum(&server->status, &sums);
         snprintf(status, sizeof(status), "Stopping: %" PRIu64 " requests in flight", sums.processing);
         notify_stopping(status);
         log_info("%s", status);
-        r = gate_open(&server->stop);
-        if (r < 0)
-                log_error("Cannot tell the workers to stop: %s", strerror(-r));
+        signal_stop(server);
         reactor_set_timer(&server->reactor, &server->drain, timer_now() + server->options->drain_timeout);
 }
 
@@ -132,6 +138,8 @@ static void host_load(struct host *host) {
 }
 
 static void host_shutdown(struct host *host) {
+        /* Here and now: what the same client asks for next is refused already. */
+        signal_stop(server_of(host));
         mailbox_post(&server_of(host)->mailbox, LETTER_SHUTDOWN);
 }
 
@@ -174,7 +182,7 @@ static void signals_ready(struct watch *watch, uint32_t events) {
 
         (void)events;
         while (read(watch->fd, &info, sizeof(info)) == sizeof(info)) {
-                if (gate_state(&server->stop) == GATE_PENDING) {
+                if (!server->stopping) {
                         model_server_shutdown(server);
                         continue;
                 }

@@ -36,6 +36,7 @@ struct model_server {
         struct list generations;                /* the last is the current one; those before it may still be looked at */
         _Atomic(struct generation *) generation;
         struct timer drain;
+        bool stopping;
         bool failed;                            /* the exit status is to say so */
 };
 
