@@ -32,7 +32,7 @@ void status_loading(struct status *status, unsigned generation) {
         pthread_mutex_lock(&status->mutex);
         status->state = GATE_PENDING;
         status->generation = generation;
-        status->attempt = 0;
+        status->attempt = 1;
         status->load_began = timer_now();
         status->load_ended = 0;
         status->model[0] = '\0';

@@ -90,6 +90,10 @@ void daemon_start(struct daemon *daemon, ...) {
 
 void daemon_wait_ready(struct daemon *daemon) {
         process_wait_output(&daemon->process, "Model ready!\n");
+        if (daemon->control.fd < 0)
+                return;
+        peer_send(&daemon->control, "WAIT\n");
+        peer_expect(&daemon->control, "-", PROTOCOL_READY);
 }
 
 void daemon_expect_exit(struct daemon *daemon, int status) {

@@ -29,7 +29,7 @@ void daemon_start_with(struct daemon *daemon, const struct process_setup *setup,
 void daemon_start_at(struct daemon *daemon, const char *path, const char *socket,
                      const struct process_setup *setup, const char *const *arguments);
 
-/* Waits until `Model ready!` is said. */
+/* Waits until `Model ready!` is said, and then, for that comes first, until requests go straight on. */
 void daemon_wait_ready(struct daemon *daemon);
 
 /* Waits for its end, which leaves this exit status and no socket, and forgets it. */

@@ -147,9 +147,6 @@ static void start_ready(struct daemon *daemon) {
                      "1000",
                      "--quiet", NULL);
         daemon_wait_ready(daemon);
-        /* One worker has it all: it knows of the model when it answers this. */
-        peer_send(&daemon->control, "WAIT\n");
-        peer_expect(&daemon->control, "-", PROTOCOL_READY);
 }
 
 /* Each on a connection of its own, and the connection goes on. */
