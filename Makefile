@@ -90,10 +90,11 @@ UNIT_session := client/session common/line common/protocol common/number common/
 UNIT_daemon_options := daemon/options common/number
 UNIT_gate := daemon/loop/gate
 UNIT_reactor := daemon/loop/reactor daemon/loop/timer daemon/loop/mailbox
+UNIT_pool := daemon/loop/pool
 UNIT_sim := daemon/model/sim daemon/loop/reactor daemon/loop/timer
 UNIT_status := daemon/status daemon/loop/gate daemon/loop/timer
 UNIT_request := common/protocol daemon/front/request daemon/status daemon/log daemon/model/sim daemon/model/generation \
-	daemon/loop/reactor daemon/loop/timer daemon/loop/gate common/number
+	daemon/loop/reactor daemon/loop/timer daemon/loop/gate daemon/loop/pool common/number
 UNIT_listener := daemon/front/listener daemon/log daemon/loop/reactor daemon/loop/timer common/address
 UNIT_loader := daemon/loader daemon/model/sim daemon/loop/reactor daemon/loop/timer common/number
 UNIT_log := daemon/log

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "common/protocol.h"
+#include "daemon/loop/pool.h"
 #include "daemon/loop/reactor.h"
 #include "daemon/model/generation.h"
 #include "daemon/status.h"
@@ -82,6 +83,7 @@ struct request_queue {
         struct generation *generation;
         struct model_session *session;
         struct inference_events events;
+        struct pool small;              /* what most requests are made of */
         struct list waiting;            /* in the order of arrival */
         struct list processing;         /* in the order of their start */
         struct list observers;          /* REQUEST_WAIT, REQUEST_LOAD */
