@@ -116,7 +116,7 @@ SCRIPT_TESTS := tests/arrows.sh tests/manpages.sh tests/install.sh
 .PHONY: check check-built check-asan check-tsan
 check:
 	@tests/support/packages.sh check
-	@$(MAKE) --no-print-directory -j"$$(nproc)" check-built
+	@$(MAKE) --no-print-directory -s -j"$$(nproc)" check-built
 
 check-built: all $(UNIT_TESTS) $(SYSTEM_TESTS)
 	@MSD=$(BUILD)/msd MSCLI=$(BUILD)/mscli BUILD=$(BUILD) tests/support/run-tests.sh $(BUILD)/logs \
@@ -124,12 +124,12 @@ check-built: all $(UNIT_TESTS) $(SYSTEM_TESTS)
 
 check-asan:
 	@tests/support/packages.sh sanitize
-	@$(MAKE) --no-print-directory -j"$$(nproc)" BUILD=build/asan OPTIMIZE='-O1 -g' \
+	@$(MAKE) --no-print-directory -s -j"$$(nproc)" BUILD=build/asan OPTIMIZE='-O1 -g' \
 		SANITIZE='-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer' check-built
 
 check-tsan:
 	@tests/support/packages.sh sanitize
-	@$(MAKE) --no-print-directory -j"$$(nproc)" BUILD=build/tsan OPTIMIZE='-O1 -g' \
+	@$(MAKE) --no-print-directory -s -j"$$(nproc)" BUILD=build/tsan OPTIMIZE='-O1 -g' \
 		SANITIZE='-fsanitize=thread' check-built
 
 .PHONY: demo
@@ -187,9 +187,8 @@ INSTALLED := \
 
 .PHONY: install uninstall
 install: all man
-	@set -e; for file in $(INSTALLED); do IFS=: read -r source mode place <<-END
-		$$file
-		END
+	@set -e; for file in $(INSTALLED); do \
+		source=$${file%%:*} place=$${file##*:} mode=$${file#*:}; mode=$${mode%%:*}; \
 		echo "install $(DESTDIR)$$place"; install -D -m $$mode $$source "$(DESTDIR)$$place"; done
 
 uninstall:

@@ -14,7 +14,7 @@ const char options_help[] =
         "\n"
         "Speaks with msd, which holds requests while a model loads.\n"
         "\n"
-        "  request ID...         run inference for each ID, print each answer as it comes;\n"
+        "  request ID...         run inference for each ID and print the answers;\n"
         "                        - reads IDs from standard input\n"
         "  status                print the daemon's state\n"
         "  wait                  wait until the model is ready\n"
@@ -25,13 +25,14 @@ const char options_help[] =
         "  --stream              request: print the answer in parts, as they come\n"
         "  --json                status: print the JSON object\n"
         "  --timeout D           give up after so long; 0: never (0)\n"
-        "  --socket PATH         the daemon's socket ($MSD_SOCKET, else where msd puts it)\n"
+        "  --socket PATH         the daemon's socket ($MSD_SOCKET, or msd's default)\n"
         "  --version             print the version\n"
         "  --help                print this\n"
         "\n"
         "D is a duration: seconds (2, 0.1), or with units (100ms, 1min 30s).\n"
         "Exit status: 0 all answered, 1 some answered with an error, 2 wrong usage,\n"
-        "3 no daemon or the connection was lost, 4 the time was over. See mscli(1), msd(8).\n";
+        "3 no daemon or the connection was lost, 4 the time was over.\n"
+        "See mscli(1), msd(8).\n";
 
 static const char *const command_names[] = {
 #define X(command, name) [COMMAND_##command] = name,

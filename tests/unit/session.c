@@ -110,6 +110,12 @@ START_TEST(session_replies) {
         struct client client = CLIENT(5);
         char heard[256];
 
+        session.deadline = 1;
+        ck_assert_int_eq(session_run(&session, &client.events), SESSION_TIMED_OUT);
+        ck_assert_int_eq(read(peer_fd, heard, sizeof(heard)), 50);
+        ck_assert_mem_eq(heard, "REQUEST 0\nREQUEST 1\nREQUEST 2\nREQUEST 3\nREQUEST 4\n", 50);
+
+        session.deadline = deadline_now() + PATIENCE;
         SAY("OK 3 5\nhello\nERR 1 load-failed no such file\r\nPART 2 3\na\nb\nOK 2 0\r\n\r\nOK - 2\n{}\n"
             "OK 9 1\nx\n");
         ck_assert_int_eq(session_run(&session, &client.events), 0);
@@ -118,9 +124,6 @@ START_TEST(session_replies) {
                          "OK 3 <hello>\nERR 1 <no such file>\nPART 2 <a\nb>\nOK 2 <>\nOK - <{}>\n");
         ck_assert_uint_ge(client.pauses, 1);
         ck_assert_uint_eq(client.ticks, 0);
-
-        ck_assert_int_eq(read(peer_fd, heard, sizeof(heard)), 50);
-        ck_assert_mem_eq(heard, "REQUEST 0\nREQUEST 1\nREQUEST 2\nREQUEST 3\nREQUEST 4\n", 50);
 }
 END_TEST
 
