@@ -236,24 +236,30 @@ int request_new(struct request_queue *queue, struct request_owner *owner, const 
 }
 
 /*
- * What becomes of one that waits at a gate, now. True: it was settled. The generation that failed comes before the
- * stop: whose load failed hears why, also where the daemon ends because of it.
+ * What becomes of those that wait, now: of so many at the most. The generation that failed comes before the stop:
+ * whose load failed hears why, also where the daemon ends because of it. Returns how many it was settled for.
  */
-static bool settle_waiting(struct request_queue *queue, struct request *request) {
+static uint64_t settle_waiting(struct request_queue *queue, uint64_t max) {
         enum gate_state state = gate_state(&queue->generation->gate);
+        bool stopping = gate_state(queue->stop) != GATE_PENDING;
+        uint64_t n = 0;
 
-        if (state == GATE_FAILED)
-                fail(queue, request, PROTOCOL_LOAD_FAILED, queue->generation->gate.reason);
-        else if (gate_state(queue->stop) != GATE_PENDING)
-                fail(queue, request, PROTOCOL_SHUTTING_DOWN, PROTOCOL_SHUTTING_DOWN_MESSAGE);
-        else if (state == GATE_OPEN)
-                request_start(queue, request);
-        else
-                return false;
-        return true;
+        if (state == GATE_PENDING && !stopping)
+                return 0;
+        for (; n < max && !list_is_empty(&queue->waiting); n++) {
+                struct request *request = request_of(queue->waiting.next);
+
+                if (state == GATE_FAILED)
+                        fail(queue, request, PROTOCOL_LOAD_FAILED, queue->generation->gate.reason);
+                else if (stopping)
+                        fail(queue, request, PROTOCOL_SHUTTING_DOWN, PROTOCOL_SHUTTING_DOWN_MESSAGE);
+                else
+                        request_start(queue, request);
+        }
+        return n;
 }
 
-/* The same for one that observes; `begun`: a generation has just begun. */
+/* What becomes of one that observes, now; `begun`: a generation has just begun. True: it was settled. */
 static bool settle_observer(struct request_queue *queue, struct request *request, bool begun) {
         enum gate_state state = gate_state(&queue->generation->gate);
         struct request_owner *owner = request->owner;
@@ -310,15 +316,8 @@ int request_observe(struct request_queue *queue, struct request_owner *owner, en
 
 /* The broadcast has come, or the stop: the list is walked, in portions. */
 static void settle(struct request_queue *queue) {
-        uint64_t n = 0;
+        uint64_t n = settle_waiting(queue, SETTLE_BATCH);
 
-        while (n < SETTLE_BATCH && !list_is_empty(&queue->waiting)) {
-                struct request *request = request_of(queue->waiting.next);
-
-                if (!settle_waiting(queue, request))
-                        break;
-                n++;
-        }
         leave_waiting(queue, n);
         settle_observers(queue, false);
         if (n == SETTLE_BATCH)
