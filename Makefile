@@ -93,7 +93,7 @@ UNIT_reactor := daemon/loop/reactor daemon/loop/timer daemon/loop/mailbox
 UNIT_pool := daemon/loop/pool
 UNIT_sim := daemon/model/sim daemon/loop/reactor daemon/loop/timer
 UNIT_status := daemon/status daemon/loop/gate daemon/loop/timer
-UNIT_request := common/protocol daemon/front/request daemon/status daemon/log daemon/model/sim daemon/model/generation \
+UNIT_request := common/protocol daemon/front/request daemon/front/parking daemon/status daemon/log daemon/model/sim daemon/model/generation \
 	daemon/loop/reactor daemon/loop/timer daemon/loop/gate daemon/loop/pool common/number
 UNIT_listener := daemon/front/listener daemon/log daemon/loop/reactor daemon/loop/timer common/address
 UNIT_loader := daemon/loader daemon/model/sim daemon/loop/reactor daemon/loop/timer common/number

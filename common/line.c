@@ -176,3 +176,13 @@ int line_keep(struct line *line) {
         line->borrowed = false;
         return 0;
 }
+
+struct line_state line_state(const struct line *line) {
+        return (struct line_state){ line->skip, line->skip_end, line->draining };
+}
+
+void line_set_state(struct line *line, const struct line_state *state) {
+        line->skip = state->skip;
+        line->skip_end = state->skip_end;
+        line->draining = state->draining;
+}

@@ -78,6 +78,20 @@ void line_skip(struct line *line, uint64_t n);
  */
 int line_keep(struct line *line);
 
+/* What is to be dropped of what is still to come, and whether it is; for a buffer that goes on in another process. */
+struct line_state {
+        uint64_t skip;
+        bool skip_end;
+        bool draining;
+};
+struct line_state line_state(const struct line *line);
+void line_set_state(struct line *line, const struct line_state *state);
+
+/* The bytes that are there and were not taken. */
+static inline const char *line_rest(const struct line *line) {
+        return line->data + line->start;
+}
+
 /* How many bytes are there that were not taken. */
 static inline size_t line_left(const struct line *line) {
         return line->end - line->start;

@@ -1,5 +1,6 @@
 #include "daemon/loader.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,8 +12,6 @@
 #define BACK_OFF_MIN (500 * NSEC_PER_MSEC)
 #define BACK_OFF_MAX (30 * NSEC_PER_SEC)
 
-static void loader_attempt(struct loader *loader);
-
 static uint64_t back_off(unsigned attempt) {
         uint64_t pause = BACK_OFF_MAX;
 
@@ -21,26 +20,27 @@ static uint64_t back_off(unsigned attempt) {
         return pause - pause / 4 * (uint64_t)random() / RAND_MAX;
 }
 
-static void loader_fail(struct loader *loader, const char *reason) {
+static void loader_fail(struct loader *loader, int error, const char *reason) {
         loader_stop(loader);
-        loader->failed(loader, reason);
+        loader->failed(loader, error, reason);
 }
 
 static void attempt_ready(struct load_events *events, const char *name) {
         struct loader *loader = container_of(events, struct loader, events);
 
         timer_clear(&loader->deadline);
+        timer_clear(&loader->stall);
         loader->loading = false;
         loader->ready(loader, name);
 }
 
-static void attempt_failed(struct load_events *events, const char *reason) {
-        struct loader *loader = container_of(events, struct loader, events);
+static void fail_attempt(struct loader *loader, int error, const char *reason) {
         uint64_t pause;
 
+        timer_clear(&loader->stall);
         model_unload(loader->model);
         if (loader->attempt >= loader->options.attempts) {
-                loader_fail(loader, reason);
+                loader_fail(loader, error, reason);
                 return;
         }
         pause = back_off(loader->attempt);
@@ -49,11 +49,37 @@ static void attempt_failed(struct load_events *events, const char *reason) {
         reactor_set_timer(loader->reactor, &loader->back_off, timer_now() + pause);
 }
 
-static void loader_attempt(struct loader *loader) {
-        int r = model_load(loader->model, loader->reactor, &loader->events);
+static void attempt_failed(struct load_events *events, const char *reason) {
+        fail_attempt(container_of(events, struct loader, events), EIO, reason);
+}
 
+static void watch_stall(struct loader *loader) {
+        if (loader->options.stall_timeout > 0)
+                reactor_set_timer(loader->reactor, &loader->stall, timer_now() + loader->options.stall_timeout);
+        loader->progressing(loader);
+}
+
+static void loader_attempt(struct loader *loader) {
+        int r;
+
+        watch_stall(loader);
+        r = model_load(loader->model, loader->reactor, &loader->events);
         if (r < 0)
-                attempt_failed(&loader->events, strerror(-r));
+                fail_attempt(loader, -r, strerror(-r));
+}
+
+/* Looked at when it would end the load, not in between. */
+static void stall_elapsed(struct timer *timer) {
+        struct loader *loader = container_of(timer, struct loader, stall);
+        char reason[96], limit[NUMBER_DURATION_MAX];
+
+        if (model_progressed(loader->model)) {
+                watch_stall(loader);
+                return;
+        }
+        snprintf(reason, sizeof(reason), "The load made no progress for %s",
+                 number_format_duration(limit, loader->options.stall_timeout));
+        fail_attempt(loader, ETIMEDOUT, reason);
 }
 
 static void back_off_elapsed(struct timer *timer) {
@@ -66,7 +92,7 @@ static void deadline_elapsed(struct timer *timer) {
 
         snprintf(reason, sizeof(reason), "The model was not loaded within %s",
                  number_format_duration(limit, loader->options.timeout));
-        loader_fail(loader, reason);
+        loader_fail(loader, ETIMEDOUT, reason);
 }
 
 void loader_init(struct loader *loader, struct reactor *reactor, struct model *model,
@@ -78,6 +104,7 @@ void loader_init(struct loader *loader, struct reactor *reactor, struct model *m
                 .events = { .ready = attempt_ready, .failed = attempt_failed },
         };
         timer_init(&loader->deadline, deadline_elapsed);
+        timer_init(&loader->stall, stall_elapsed);
         timer_init(&loader->back_off, back_off_elapsed);
 }
 
@@ -95,6 +122,7 @@ void loader_stop(struct loader *loader) {
                 return;
         loader->loading = false;
         timer_clear(&loader->deadline);
+        timer_clear(&loader->stall);
         timer_clear(&loader->back_off);
         model_unload(loader->model);
 }

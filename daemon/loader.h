@@ -13,6 +13,7 @@ struct loader;
 struct loader_options {
         unsigned attempts;
         uint64_t timeout;       /* nanoseconds for all attempts together; 0: none */
+        uint64_t stall_timeout; /* nanoseconds of an attempt without progress; 0: none */
 };
 
 struct loader {
@@ -21,16 +22,20 @@ struct loader {
         struct loader_options options;
         struct load_events events;
         struct timer deadline;
+        struct timer stall;
         struct timer back_off;
         unsigned attempt;
         bool loading;
         /* An attempt begins; `error` is why the one before failed, or NULL. `pause` nanoseconds until then. */
         void (*attempting)(struct loader *loader, unsigned attempt, const char *error, uint64_t pause);
+        /* There was progress: it may go on for another `stall_timeout`. */
+        void (*progressing)(struct loader *loader);
         void (*ready)(struct loader *loader, const char *name);
-        void (*failed)(struct loader *loader, const char *reason);
+        /* `error`: an errno of the same kind as the reason. */
+        void (*failed)(struct loader *loader, int error, const char *reason);
 };
 
-/* `reactor` and `model` are borrowed. The three functions are for the caller to set, before loader_start(). */
+/* `reactor` and `model` are borrowed. The functions are for the caller to set, before loader_start(). */
 void loader_init(struct loader *loader, struct reactor *reactor, struct model *model,
                  const struct loader_options *options);
 

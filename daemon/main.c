@@ -20,7 +20,8 @@ enum {
 };
 
 static int wrong_usage(const char *error) {
-        fprintf(stderr, "msd: %s\nTry 'msd --help'.\n", error);
+        notify_failed(EINVAL, error);
+        log_error("%s\nTry 'msd --help'.", error);
         return STATUS_USAGE;
 }
 
@@ -34,12 +35,12 @@ static const char *default_path(char path[static ADDRESS_PATH_MAX]) {
 
         switch (address_default_path(&environment, path)) {
         case ADDRESS_UNKNOWN:
-                fprintf(stderr, "msd: Where is the socket to be? Neither $RUNTIME_DIRECTORY nor $XDG_RUNTIME_DIR is set; "
-                                "use --socket PATH.\n");
+                log_error("Where is the socket to be? Neither $RUNTIME_DIRECTORY nor $XDG_RUNTIME_DIR is set; "
+                          "use --socket PATH.");
                 return NULL;
         case ADDRESS_TOO_LONG:
-                fprintf(stderr, "msd: The path of the socket is too long (%zu bytes at most); use --socket PATH.\n",
-                        ADDRESS_PATH_MAX - 1);
+                log_error("The path of the socket is too long (%zu bytes at most); use --socket PATH.",
+                          ADDRESS_PATH_MAX - 1);
                 return NULL;
         }
         /* Made by who starts the daemon elsewhere; here by the first of root's that runs. */
@@ -48,21 +49,52 @@ static const char *default_path(char path[static ADDRESS_PATH_MAX]) {
         return path;
 }
 
-/* Returns 0, or the exit status, having printed why. */
+/*
+ * What the service manager has passed: the request socket has the name `msd`, or is the only one that listens. What is
+ * parked is for the server. `elsewhere`: an option says where clients connect, and nothing else is of use. Returns 0, or
+ * the exit status, having printed why.
+ */
+static int take_passed(struct listener_socket *socket, struct parked_list *parked, bool elsewhere) {
+        struct passed *passed;
+        int n = notify_passed(&passed), only = -1, named = -1, others = 0;
+
+        if (n < 0) {
+                log_error("Cannot use what the service manager passed: %s", strerror(-n));
+                return STATUS_USAGE;
+        }
+        for (int i = 0; i < n; i++) {
+                if (parked_list_add(parked, passed[i].name, passed[i].fd))
+                        continue;
+                if (elsewhere) {
+                        close(passed[i].fd);
+                        continue;
+                }
+                others++;
+                only = passed[i].fd;
+                if (strcmp(passed[i].name, "msd") == 0)
+                        named = passed[i].fd;
+        }
+        passed_free(passed, n);
+        if (others == 0)
+                return 0;
+
+        if (named < 0 && others == 1)
+                named = only;
+        if (named < 0 || !notify_is_listening(named)) {
+                log_error("Cannot use what the service manager passed: no Unix stream socket that listens has the name msd");
+                return STATUS_USAGE;
+        }
+        *socket = (struct listener_socket){ .fd = named, .file = -1 };
+        return 0;
+}
+
+/* Where clients connect. Returns 0, or the exit status, having printed why. */
 static int open_socket(struct listener_socket *socket, const char *path, char buffer[static ADDRESS_PATH_MAX]) {
         int r;
 
         if (!path) {
-                r = notify_listening_socket("msd");
-                if (r >= 0) {
-                        *socket = (struct listener_socket){ .fd = r, .file = -1 };
+                if (socket->fd >= 0)
                         return 0;
-                }
-                if (r != -ENOENT) {
-                        fprintf(stderr, "msd: Cannot use the socket that the service manager passed: %s\n",
-                                strerror(-r));
-                        return STATUS_USAGE;
-                }
                 path = default_path(buffer);
                 if (!path)
                         return STATUS_USAGE;
@@ -73,25 +105,26 @@ static int open_socket(struct listener_socket *socket, const char *path, char bu
         case 0:
                 return 0;
         case LISTENER_IN_USE:
-                fprintf(stderr, "msd: %s: in use by a daemon that is running; stop it, or choose another --socket\n", path);
+                log_error("%s: in use by a daemon that is running; stop it, or choose another --socket", path);
                 break;
         case LISTENER_NOT_A_SOCKET:
-                fprintf(stderr, "msd: %s: there is a file that is no socket; remove it, or choose another --socket\n", path);
+                log_error("%s: there is a file that is no socket; remove it, or choose another --socket", path);
                 break;
         case LISTENER_PATH_EMPTY:
-                fprintf(stderr, "msd: --socket: the path is empty\n");
+                log_error("--socket: the path is empty");
                 break;
         case LISTENER_PATH_TOO_LONG:
-                fprintf(stderr, "msd: %s: the path of a socket has %zu bytes at most\n", path, ADDRESS_PATH_MAX - 1);
+                log_error("%s: the path of a socket has %zu bytes at most", path, ADDRESS_PATH_MAX - 1);
                 break;
         default:
-                fprintf(stderr, "msd: %s: cannot listen there: %s\n", path, strerror(-r));
+                log_error("%s: cannot listen there: %s", path, strerror(-r));
         }
         return STATUS_USAGE;
 }
 
 int main(int argc, char **argv) {
         struct listener_socket socket = LISTENER_SOCKET_NULL;
+        struct parked_list parked = { 0 };
         static struct model_server server;
         char path[ADDRESS_PATH_MAX], error[512];
         struct options options;
@@ -108,11 +141,13 @@ int main(int argc, char **argv) {
 
         /* Whoever reads standard output may go away; the daemon does not. */
         signal(SIGPIPE, SIG_IGN);
-        r = open_socket(&socket, options.socket, path);
+        r = take_passed(&socket, &parked, options.socket != NULL);
+        if (r == 0)
+                r = open_socket(&socket, options.socket, path);
         if (r != 0)
                 return r;
 
-        r = model_server_init(&server, &options, &socket);
+        r = model_server_init(&server, &options, &socket, &parked);
         if (r == 0)
                 r = model_server_run(&server);
         model_server_deinit(&server);

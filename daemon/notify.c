@@ -2,20 +2,29 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdarg.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <systemd/sd-daemon.h>
 
-void notify_status(const char *format, ...) {
-        char status[1024];
-        va_list arguments;
+#define NSEC_PER_USEC 1000
 
-        va_start(arguments, format);
-        vsnprintf(status, sizeof(status), format, arguments);
-        va_end(arguments);
+/* systemd adds it to the time of day, and takes UINT64_MAX for no number: a hundred years. */
+#define EXTEND_MAX (UINT64_C(100) * 365 * 24 * 3600 * 1000000)
+
+static uint64_t extend_usec(uint64_t extend) {
+        return extend / NSEC_PER_USEC < EXTEND_MAX ? extend / NSEC_PER_USEC : EXTEND_MAX;
+}
+
+bool notify_is_heard(void) {
+        const char *socket = getenv("NOTIFY_SOCKET");
+
+        return socket && *socket;
+}
+
+void notify_status(const char *status) {
         (void)sd_notifyf(0, "STATUS=%s", status);
 }
 
@@ -23,29 +32,65 @@ void notify_ready(const char *status) {
         (void)sd_notifyf(0, "READY=1\nSTATUS=%s", status);
 }
 
-void notify_stopping(const char *status) {
-        (void)sd_notifyf(0, "STOPPING=1\nSTATUS=%s", status);
+void notify_stopping(const char *status, uint64_t extend) {
+        (void)sd_notifyf(0, "STOPPING=1\nSTATUS=%s\nEXTEND_TIMEOUT_USEC=%" PRIu64, status, extend_usec(extend));
 }
 
-int notify_listening_socket(const char *name) {
+void notify_extend(uint64_t extend) {
+        (void)sd_notifyf(0, "EXTEND_TIMEOUT_USEC=%" PRIu64, extend_usec(extend));
+}
+
+void notify_failed(int error, const char *status) {
+        (void)sd_notifyf(0, "STATUS=%s\nERRNO=%d", status, error);
+}
+
+uint64_t notify_watchdog_interval(void) {
+        uint64_t usec;
+
+        return sd_watchdog_enabled(0, &usec) > 0 ? usec * NSEC_PER_USEC : 0;
+}
+
+void notify_watchdog(void) {
+        (void)sd_notify(0, "WATCHDOG=1");
+}
+
+void notify_keep(const char *name, const int *fds, unsigned n) {
+        char state[128];
+
+        snprintf(state, sizeof(state), "FDSTORE=1\nFDPOLL=0\nFDNAME=%s", name);
+        (void)sd_pid_notify_with_fds(0, 0, state, fds, n);
+}
+
+void notify_release(const char *name) {
+        (void)sd_notifyf(0, "FDSTOREREMOVE=1\nFDNAME=%s", name);
+}
+
+int notify_passed(struct passed **passed) {
         char **names = NULL;
-        int n, fd = -1;
+        int n;
 
+        *passed = NULL;
         n = sd_listen_fds_with_names(1, &names);
-        if (n <= 0) {
-                free(names);
-                return n < 0 ? n : -ENOENT;
+        if (n > 0) {
+                *passed = calloc((size_t)n, sizeof(**passed));
+                for (int i = 0; i < n; i++) {
+                        if (*passed)
+                                (*passed)[i] = (struct passed){ SD_LISTEN_FDS_START + i, names[i] };
+                        else
+                                free(names[i]);
+                }
         }
-        for (int i = 0; i < n; i++)
-                if (fd < 0 && (n == 1 || strcmp(names[i], name) == 0))
-                        fd = SD_LISTEN_FDS_START + i;
-        for (int i = 0; i < n; i++)
-                free(names[i]);
         free(names);
+        return n > 0 && !*passed ? -ENOMEM : n;
+}
 
-        if (fd < 0 || sd_is_socket_unix(fd, SOCK_STREAM, 1, NULL, 0) <= 0)
-                return -EINVAL;
-        if (fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) < 0)
-                return -errno;
-        return fd;
+void passed_free(struct passed *passed, int n) {
+        for (int i = 0; i < n; i++)
+                free(passed[i].name);
+        free(passed);
+}
+
+bool notify_is_listening(int fd) {
+        return sd_is_socket_unix(fd, SOCK_STREAM, 1, NULL, 0) > 0 &&
+               fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) == 0;
 }

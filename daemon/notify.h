@@ -1,22 +1,53 @@
 #pragma once
 
 /*
- * What systemd hears: sd_notify(3). Without a service manager nothing of it does anything.
- * The one room that includes libsystemd.
+ * What systemd hears, and what it passes on: sd_notify(3), sd_listen_fds(3). Without a service manager nothing of it
+ * does anything. The one room that includes libsystemd. Times are in nanoseconds.
  */
 
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Whether there is a service manager to tell anything. */
+bool notify_is_heard(void);
+
 /* STATUS=: one line for people. */
-void notify_status(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void notify_status(const char *status);
 
 /* READY=1, and the status line that comes with it. */
 void notify_ready(const char *status);
 
-/* STOPPING=1, and the status line. */
-void notify_stopping(const char *status);
+/* STOPPING=1, the status line, and how long it may take: EXTEND_TIMEOUT_USEC=. */
+void notify_stopping(const char *status, uint64_t extend);
+
+/* Starting goes on, for so long from now at the most. UINT64_MAX: as long as it likes. */
+void notify_extend(uint64_t extend);
+
+/* ERRNO=, and the status line: why it is about to end. */
+void notify_failed(int error, const char *status);
+
+/* How often the manager wants to hear notify_watchdog(); 0: it does not. */
+uint64_t notify_watchdog_interval(void);
+void notify_watchdog(void);
+
+/* The manager keeps copies of these descriptors under `name`, and passes them to the next process of this service. */
+void notify_keep(const char *name, const int *fds, unsigned n);
+
+/* It keeps those with this name no longer. */
+void notify_release(const char *name);
+
+/* A descriptor that the manager has passed. */
+struct passed {
+        int fd;
+        char *name;
+};
 
 /*
- * The listening socket that systemd passed, sd_listen_fds(3): the one named `name`, or the only one.
- * Returns it, close-on-exec and non-blocking, for the caller to own; or -errno: -ENOENT if none was passed, -EINVAL
- * if there are several and none has that name, or if it is no listening Unix stream socket.
+ * All of them, close-on-exec, for the caller to own, as is the array: passed_free() frees it, the descriptors are
+ * left. Returns their number, or -errno.
  */
-int notify_listening_socket(const char *name);
+int notify_passed(struct passed **passed);
+void passed_free(struct passed *passed, int n);
+
+/* Whether it is a Unix stream socket that listens; if so, it is made non-blocking. */
+bool notify_is_listening(int fd);

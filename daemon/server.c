@@ -5,11 +5,13 @@
 #include <inttypes.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <time.h>
 
 #include "common/number.h"
 #include "common/util.h"
@@ -21,12 +23,23 @@ enum {
         LETTER_LOAD = 1 << 0,
         LETTER_SHUTDOWN = 1 << 1,
         LETTER_DRAINED = 1 << 2,
+        LETTER_PULSED = 1 << 3,
+        LETTER_CHANGED = 1 << 4,
 };
 
 #define THREADS_DEFAULT_MAX 8
 
 /* Descriptors that are not for connections: a gate of the next generation, a directory to lock, a client to refuse. */
 #define DESCRIPTORS_SPARE 8
+
+/* What a worker needs to park its connections, and to do so anew. */
+#define DESCRIPTORS_PARKING 6
+
+/* Nothing that is about to end by itself is to be ended by the service manager at the same moment. */
+#define EXTEND_MARGIN (10 * NSEC_PER_SEC)
+
+/* The status line is sent so often at the most. */
+#define FOLLOW_INTERVAL (500 * NSEC_PER_MSEC)
 
 static const char line_loading[] = "Model loading...\n";
 static const char line_ready[] = "Model ready!\n";
@@ -64,6 +77,54 @@ static int begin_generation(struct model_server *server) {
         if (before)
                 free_generations(server, worker_group_generation(&server->workers));
         return 0;
+}
+
+/* The status line: what the situation is, and how many there are that it concerns. */
+static const char *status_line(struct model_server *server) {
+        struct status_sums sums;
+
+        status_sum(&server->status, &sums);
+        if (server->stopping && sums.processing > 0)
+                snprintf(server->line, sizeof(server->line), "%s, %" PRIu64 " in flight", server->situation, sums.processing);
+        else if (!server->stopping && gate_state(&server_generation(server)->gate) == GATE_PENDING)
+                snprintf(server->line, sizeof(server->line), "%s, %" PRIu64 " waiting", server->situation, sums.waiting);
+        else
+                snprintf(server->line, sizeof(server->line), "%s", server->situation);
+        return server->line;
+}
+
+static void set_situation(struct model_server *server, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void set_situation(struct model_server *server, const char *format, ...) {
+        va_list arguments;
+
+        va_start(arguments, format);
+        vsnprintf(server->situation, sizeof(server->situation), format, arguments);
+        va_end(arguments);
+        server->followed = timer_now();
+}
+
+static void follow_due(struct timer *timer) {
+        struct model_server *server = container_of(timer, struct model_server, follow);
+        char before[sizeof(server->line)];
+
+        /* First: what changes from here on is told anew. */
+        atomic_store(&server->changed, false);
+        memcpy(before, server->line, sizeof(before));
+        if (strcmp(status_line(server), before) == 0)
+                return;
+        server->followed = timer_now();
+        notify_status(server->line);
+}
+
+/* How long a load may go on until it is looked at again. */
+static uint64_t load_limit(const struct options *options) {
+        uint64_t limit = UINT64_MAX - EXTEND_MARGIN;
+
+        if (options->stall_timeout > 0)
+                limit = MIN(limit, options->stall_timeout);
+        if (options->load_timeout > 0)
+                limit = MIN(limit, options->load_timeout);
+        return limit + EXTEND_MARGIN;
 }
 
 int model_server_load_model(struct model_server *server) {
@@ -107,20 +168,41 @@ static void signal_stop(struct model_server *server) {
                 log_error("Cannot tell the workers to stop: %s", strerror(-r));
 }
 
+static void begin_stopping(struct model_server *server, const char *situation) {
+        server->stopping = true;
+        loader_stop(&server->loader);
+        set_situation(server, "%s", situation);
+        notify_stopping(status_line(server), server->options->drain_timeout + EXTEND_MARGIN);
+        log_info("%s", server->line);
+        reactor_set_timer(&server->reactor, &server->drain, timer_now() + server->options->drain_timeout);
+}
+
 void model_server_shutdown(struct model_server *server) {
-        char status[96];
-        struct status_sums sums;
+        if (server->stopping)
+                return;
+        begin_stopping(server, "Stopping");
+        signal_stop(server);
+}
+
+void model_server_hand_over(struct model_server *server) {
+        int r = 0;
 
         if (server->stopping)
                 return;
-        server->stopping = true;
-        loader_stop(&server->loader);
-        status_sum(&server->status, &sums);
-        snprintf(status, sizeof(status), "Stopping: %" PRIu64 " requests in flight", sums.processing);
-        notify_stopping(status);
-        log_info("%s", status);
-        signal_stop(server);
-        reactor_set_timer(&server->reactor, &server->drain, timer_now() + server->options->drain_timeout);
+        if (!server->workers.keeper) {
+                model_server_shutdown(server);
+                return;
+        }
+        begin_stopping(server, "Handing over to the next process");
+        /* What is new waits for a load that the next process begins. */
+        if (gate_state(&server_generation(server)->gate) != GATE_PENDING)
+                r = begin_generation(server);
+        if (r == 0)
+                worker_group_leave(&server->workers);
+        else {
+                log_error("Cannot hand over: %s", strerror(-r));
+                signal_stop(server);
+        }
 }
 
 /* Host: what the fronts ask for, from the workers' threads. */
@@ -143,6 +225,39 @@ static void host_shutdown(struct host *host) {
         mailbox_post(&server_of(host)->mailbox, LETTER_SHUTDOWN);
 }
 
+/* From any thread; one letter until the main thread has looked. */
+static void host_changed(struct host *host) {
+        struct model_server *server = server_of(host);
+
+        if (!atomic_load_explicit(&server->changed, memory_order_relaxed) && !atomic_exchange(&server->changed, true))
+                mailbox_post(&server->mailbox, LETTER_CHANGED);
+}
+
+static void keeper_keep(struct parking_keeper *keeper, const char *name, const int *fds, unsigned n) {
+        (void)keeper;
+        notify_keep(name, fds, n);
+}
+
+static void keeper_release(struct parking_keeper *keeper, const char *name) {
+        (void)keeper;
+        notify_release(name);
+}
+
+static void workers_pulsed(struct worker_group *group) {
+        mailbox_post(&container_of(group, struct model_server, workers)->mailbox, LETTER_PULSED);
+}
+
+/* The manager hears of life when this thread and every worker have turned since the pulse before. */
+static void pulse_due(struct timer *timer) {
+        struct model_server *server = container_of(timer, struct model_server, pulse);
+
+        reactor_set_timer(&server->reactor, &server->pulse, timer_now() + server->pulse_interval);
+        if (server->pulsing)
+                return;
+        server->pulsing = true;
+        worker_group_pulse(&server->workers);
+}
+
 static void workers_drained(struct worker_group *group) {
         mailbox_post(&container_of(group, struct model_server, workers)->mailbox, LETTER_DRAINED);
 }
@@ -151,7 +266,7 @@ static void server_deliver(struct mailbox *mailbox, unsigned letters) {
         struct model_server *server = container_of(mailbox, struct model_server, mailbox);
         int r;
 
-        if (letters & LETTER_LOAD && gate_state(&server->stop) == GATE_PENDING &&
+        if (letters & LETTER_LOAD && !server->stopping && gate_state(&server->stop) == GATE_PENDING &&
             gate_state(&server_generation(server)->gate) == GATE_FAILED) {
                 log_info("Loading again, as an administrator asked");
                 r = model_server_load_model(server);
@@ -163,6 +278,13 @@ static void server_deliver(struct mailbox *mailbox, unsigned letters) {
         }
         if (letters & LETTER_SHUTDOWN)
                 model_server_shutdown(server);
+        if (letters & LETTER_PULSED) {
+                server->pulsing = false;
+                notify_watchdog();
+        }
+        if (letters & LETTER_CHANGED && !timer_is_set(&server->follow))
+                reactor_set_timer(&server->reactor, &server->follow,
+                                  MAX(timer_now(), server->followed + FOLLOW_INTERVAL));
         if (letters & LETTER_DRAINED)
                 reactor_stop(&server->reactor);
 }
@@ -183,7 +305,10 @@ static void signals_ready(struct watch *watch, uint32_t events) {
         (void)events;
         while (read(watch->fd, &info, sizeof(info)) == sizeof(info)) {
                 if (!server->stopping) {
-                        model_server_shutdown(server);
+                        if (info.ssi_signo == SIGUSR2)
+                                model_server_hand_over(server);
+                        else
+                                model_server_shutdown(server);
                         continue;
                 }
                 log_warning("A second signal: not waiting for what is in flight");
@@ -197,24 +322,32 @@ static void signals_ready(struct watch *watch, uint32_t events) {
 static void load_attempting(struct loader *loader, unsigned attempt, const char *error, uint64_t pause) {
         struct model_server *server = container_of(loader, struct model_server, loader);
         char text[NUMBER_DURATION_MAX];
+        time_t now = time(NULL);
+        struct tm local;
 
         status_attempt(&server->status, attempt, error);
         if (error) {
                 number_format_duration(text, pause / NSEC_PER_MSEC * NSEC_PER_MSEC);
-                log_warning("Loading failed: %s; attempt %u of %u follows in %s", error, attempt,
-                            loader->options.attempts, text);
-                notify_status("Loading failed: %s; attempt %u of %u follows in %s", error, attempt,
+                set_situation(server, "Loading failed: %s; attempt %u of %u follows in %s", error, attempt,
                               loader->options.attempts, text);
-                return;
+                log_warning("%s", server->situation);
+                notify_extend(pause + EXTEND_MARGIN);
+        } else {
+                strftime(text, sizeof(text), "%H:%M:%S", localtime_r(&now, &local));
+                set_situation(server, "Loading %s since %s", server->options->model, text);
+                log_output(line_loading, sizeof(line_loading) - 1);
         }
-        log_output(line_loading, sizeof(line_loading) - 1);
-        notify_status("Loading %s", server->options->model);
+        notify_status(status_line(server));
+}
+
+static void load_progressing(struct loader *loader) {
+        notify_extend(load_limit(container_of(loader, struct model_server, loader)->options));
 }
 
 static void load_ready(struct loader *loader, const char *name) {
         struct model_server *server = container_of(loader, struct model_server, loader);
         struct generation *generation = server_generation(server);
-        char status[PROTOCOL_MODEL_MAX + 64], text[NUMBER_DURATION_MAX];
+        char text[NUMBER_DURATION_MAX];
         int r;
 
         /* The model is stored, and the line is out, before anybody goes on because of it. */
@@ -225,12 +358,12 @@ static void load_ready(struct loader *loader, const char *name) {
         if (r < 0)
                 log_error("Cannot tell the workers that the model is ready: %s", strerror(-r));
 
-        snprintf(status, sizeof(status), "Ready: %s was loaded in %s", name,
-                 number_format_duration(text, status_load_time(&server->status) / NSEC_PER_MSEC * NSEC_PER_MSEC));
-        notify_ready(status);
+        set_situation(server, "Ready: %s was loaded in %s", name,
+                      number_format_duration(text, status_load_time(&server->status) / NSEC_PER_MSEC * NSEC_PER_MSEC));
+        notify_ready(status_line(server));
 }
 
-static void load_failed(struct loader *loader, const char *reason) {
+static void load_failed(struct loader *loader, int error, const char *reason) {
         struct model_server *server = container_of(loader, struct model_server, loader);
         int r;
 
@@ -243,7 +376,9 @@ static void load_failed(struct loader *loader, const char *reason) {
                 server->failed = true;
                 model_server_shutdown(server);
         }
-        notify_status("Loading failed: %s", reason);
+        set_situation(server, "Loading failed: %s", reason);
+        snprintf(server->line, sizeof(server->line), "%s", server->situation);
+        notify_failed(error, server->line);
 }
 
 static int watch_signals(struct model_server *server) {
@@ -252,6 +387,7 @@ static int watch_signals(struct model_server *server) {
         sigemptyset(&signals);
         sigaddset(&signals, SIGTERM);
         sigaddset(&signals, SIGINT);
+        sigaddset(&signals, SIGUSR2);
         if (sigprocmask(SIG_BLOCK, &signals, NULL) < 0)
                 return -errno;
         server->signals.fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
@@ -284,8 +420,8 @@ static uint64_t count_descriptors(void) {
 }
 
 /* As many connections as the descriptor limit, raised to its hard maximum, leaves room for. */
-static uint64_t limit_connections(const struct options *options) {
-        uint64_t taken = count_descriptors() + DESCRIPTORS_SPARE, room;
+static uint64_t limit_connections(const struct options *options, unsigned parking) {
+        uint64_t taken = count_descriptors() + DESCRIPTORS_SPARE + parking, room;
         struct rlimit limit;
 
         if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
@@ -302,7 +438,8 @@ static uint64_t limit_connections(const struct options *options) {
         return MIN(options->max_connections, room);
 }
 
-int model_server_init(struct model_server *server, const struct options *options, struct listener_socket *socket) {
+int model_server_init(struct model_server *server, const struct options *options, struct listener_socket *socket,
+                      struct parked_list *parked) {
         const struct sim_options sim = {
                 .name = options->model,
                 .load_time = options->load_time,
@@ -312,6 +449,7 @@ int model_server_init(struct model_server *server, const struct options *options
         const struct loader_options loader = {
                 .attempts = (unsigned)options->load_attempts,
                 .timeout = options->load_timeout,
+                .stall_timeout = options->stall_timeout,
         };
         unsigned threads = count_threads(options);
         int r;
@@ -339,6 +477,9 @@ int model_server_init(struct model_server *server, const struct options *options
         *socket = (struct listener_socket)LISTENER_SOCKET_NULL;
         list_init(&server->generations);
         timer_init(&server->drain, drain_elapsed);
+        timer_init(&server->pulse, pulse_due);
+        timer_init(&server->follow, follow_due);
+        server->keeper = (struct parking_keeper){ .keep = keeper_keep, .release = keeper_release };
         server->workers = (struct worker_group){
                 .host = &server->host,
                 .limits = &server->limits,
@@ -347,10 +488,16 @@ int model_server_init(struct model_server *server, const struct options *options
                 .stop = &server->stop,
                 .listen_fd = server->socket.fd,
                 .quiet = options->quiet,
+                .keeper = notify_is_heard() ? &server->keeper : NULL,
+                .parked = *parked,
                 /* Who connects to an inherited socket waits in its backlog for the next daemon. */
                 .refuse_while_stopping = server->socket.path != NULL,
                 .all_drained = workers_drained,
+                .all_pulsed = workers_pulsed,
         };
+        *parked = (struct parked_list){ 0 };
+        if (notify_is_heard())
+                server->host.changed = host_changed;
 
         r = reactor_init(&server->reactor);
         if (r == 0)
@@ -366,6 +513,7 @@ int model_server_init(struct model_server *server, const struct options *options
         if (r == 0) {
                 loader_init(&server->loader, &server->reactor, server->model, &loader);
                 server->loader.attempting = load_attempting;
+                server->loader.progressing = load_progressing;
                 server->loader.ready = load_ready;
                 server->loader.failed = load_failed;
                 server->workers.model = server->model;
@@ -377,12 +525,18 @@ int model_server_init(struct model_server *server, const struct options *options
                 r = worker_group_init(&server->workers, threads, server_generation(server));
         if (r == 0) {
                 /* All descriptors but those of connections are open now. */
-                server->connections.max = limit_connections(options);
+                server->connections.max = limit_connections(options, server->workers.keeper ? threads * DESCRIPTORS_PARKING : 0);
                 r = worker_group_start(&server->workers);
         }
-        if (r < 0)
+        if (r < 0) {
                 log_error("Cannot start: %s", strerror(-r));
-        return r;
+                notify_failed(-r, "Cannot start");
+                return r;
+        }
+        server->pulse_interval = notify_watchdog_interval() / 2;
+        if (server->pulse_interval > 0)
+                pulse_due(&server->pulse);
+        return 0;
 }
 
 int model_server_run(struct model_server *server) {

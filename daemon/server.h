@@ -36,15 +36,25 @@ struct model_server {
         struct list generations;                /* the last is the current one; those before it may still be looked at */
         _Atomic(struct generation *) generation;
         struct timer drain;
+        struct parking_keeper keeper;           /* the service manager, if there is one */
+        struct timer pulse;
+        uint64_t pulse_interval;                /* 0: nobody watches */
+        bool pulsing;                           /* not every worker has turned since the last pulse */
+        struct timer follow;                    /* when the status line may be sent again */
+        uint64_t followed;                      /* when it was sent last */
+        atomic_bool changed;                    /* there is a reason to send it again */
+        char situation[GATE_REASON_MAX + 128];  /* what it says, but for the numbers */
+        char line[GATE_REASON_MAX + 192];       /* what it said last */
         bool stopping;
         bool failed;                            /* the exit status is to say so */
 };
 
 /*
- * Sets up everything, down to the listening socket: `socket`, which becomes the server's in any case. Nothing runs
- * yet. Returns 0 or -errno, with a diagnostic; model_server_deinit() is due either way.
+ * Sets up everything, down to the listening socket: `socket`, and what is `parked`, which become the server's in any
+ * case. Nothing runs yet. Returns 0 or -errno, with a diagnostic; model_server_deinit() is due either way.
  */
-int model_server_init(struct model_server *server, const struct options *options, struct listener_socket *socket);
+int model_server_init(struct model_server *server, const struct options *options, struct listener_socket *socket,
+                      struct parked_list *parked);
 void model_server_deinit(struct model_server *server);
 
 /* Loads the model, serves, and stops. Returns 0 if it stopped as asked, 1 if it failed, or -errno, with a diagnostic. */
@@ -55,6 +65,12 @@ int model_server_load_model(struct model_server *server);
 
 /* Waits for the model, or goes straight on, or is told why not: what becomes of a request that has come. */
 void model_server_handle_request(struct model_server *server, struct request_queue *queue, struct request *request);
+
+/*
+ * Leaves what waits, and what is new, to the next process of this service, lets what is in flight finish, and then
+ * ends. Without a service manager that keeps it this is model_server_shutdown().
+ */
+void model_server_hand_over(struct model_server *server);
 
 /* Refuses what is new and what waits, lets what is in flight finish, and then ends. Harmless twice. */
 void model_server_shutdown(struct model_server *server);

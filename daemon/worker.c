@@ -13,6 +13,8 @@
 enum {
         LETTER_FOLLOW = 1 << 0,
         LETTER_STOP = 1 << 1,
+        LETTER_LEAVE = 1 << 2,
+        LETTER_PULSE = 1 << 3,
 };
 
 /* Descriptors read from the pipe at once. */
@@ -46,22 +48,31 @@ static void connection_accepted(struct listener *listener, int fd) {
         take_connection(worker, fd);
 }
 
-static void connections_handed(struct watch *watch, uint32_t events) {
-        struct worker *worker = container_of(watch, struct worker, handed);
+/* Returns whether there may be more. */
+static bool take_handed(struct worker *worker) {
         int fds[HANDED_BATCH];
         ssize_t n;
 
-        (void)events;
         /* Writes of one descriptor are atomic, pipe(7). */
-        n = read(watch->fd, fds, sizeof(fds));
+        n = read(worker->handed.fd, fds, sizeof(fds));
         for (ssize_t i = 0; i < n / (ssize_t)sizeof(int); i++)
                 take_connection(worker, fds[i]);
+        return n == (ssize_t)sizeof(fds);
+}
+
+static void connections_handed(struct watch *watch, uint32_t events) {
+        (void)events;
+        (void)take_handed(container_of(watch, struct worker, handed));
+}
+
+static bool is_ending(const struct worker *worker) {
+        return worker->queue.leaving || gate_state(worker->group->stop) != GATE_PENDING;
 }
 
 static void check_drained(struct worker *worker) {
         struct worker_group *group = worker->group;
 
-        if (worker->drained || gate_state(group->stop) == GATE_PENDING || !request_queue_is_idle(&worker->queue) ||
+        if (worker->drained || !is_ending(worker) || !request_queue_is_idle(&worker->queue) ||
             !front_is_flushed(&worker->front))
                 return;
         worker->drained = true;
@@ -79,20 +90,25 @@ static void queue_idle(struct request_queue *queue) {
         reactor_queue(&worker->reactor, &worker->drain);
 }
 
+static void check_drained_later(struct worker *worker) {
+        if (is_ending(worker))
+                reactor_queue(&worker->reactor, &worker->drain);
+}
+
 static void connection_ended(struct front *front) {
         struct worker *worker = container_of(front, struct worker, front);
 
         atomic_fetch_sub(&worker->placed, 1);
         listener_release(&worker->listener);
-        if (gate_state(worker->group->stop) != GATE_PENDING)
-                reactor_queue(&worker->reactor, &worker->drain);
+        check_drained_later(worker);
 }
 
 static void output_flushed(struct front *front) {
-        struct worker *worker = container_of(front, struct worker, front);
+        check_drained_later(container_of(front, struct worker, front));
+}
 
-        if (gate_state(worker->group->stop) != GATE_PENDING)
-                reactor_queue(&worker->reactor, &worker->drain);
+static void queue_pending(struct request_queue *queue) {
+        front_park(&container_of(queue, struct worker, queue)->front);
 }
 
 static void queue_stopping(struct request_queue *queue) {
@@ -111,9 +127,34 @@ static void worker_deliver(struct mailbox *mailbox, unsigned letters) {
                 request_queue_follow(&worker->queue, host->generation(host));
                 atomic_store(&worker->generation, worker->queue.generation->number);
         }
+        if (letters & LETTER_LEAVE) {
+                listener_deinit(&worker->listener);
+                request_queue_leave(&worker->queue);
+        }
+        if (letters & LETTER_PULSE && atomic_fetch_add(&worker->group->pulsed, 1) + 1 == worker->group->count)
+                worker->group->all_pulsed(worker->group);
         if (letters & LETTER_STOP) {
+                /* Those that another worker accepted before it left. */
+                if (worker->queue.leaving) {
+                        while (take_handed(worker))
+                                ;
+                        parking_leave(&worker->queue.parking);
+                }
                 request_queue_abandon(&worker->queue);
                 reactor_stop(&worker->reactor);
+        }
+}
+
+/* Its share of what a predecessor has left. */
+static void take_over(struct worker *worker) {
+        struct worker_group *group = worker->group;
+
+        for (unsigned i = (unsigned)(worker - group->workers); i < group->parked.count; i += group->count) {
+                unsigned n = parked_adopt(&group->parked.items[i], &worker->front);
+
+                atomic_fetch_add(&worker->placed, n);
+                atomic_fetch_add(&group->connections->connections, n);
+                log_info("Taken over from the process before: %u connections", n);
         }
 }
 
@@ -121,6 +162,7 @@ static void *worker_run(void *argument) {
         struct worker *worker = argument;
         int r;
 
+        take_over(worker);
         r = reactor_run(&worker->reactor);
         if (r < 0)
                 log_error("A worker cannot wait for events: %s", strerror(-r));
@@ -144,6 +186,9 @@ static int worker_init(struct worker *worker, struct worker_group *group, struct
                                group->model, group->quiet);
         if (r < 0)
                 return r;
+        worker->queue.parking.keeper = group->keeper;
+        worker->queue.parking.number = (unsigned)(worker - group->workers);
+        worker->queue.pending = queue_pending;
         worker->queue.stopping = queue_stopping;
         worker->queue.idle = queue_idle;
         front_init(&worker->front, &worker->reactor, &worker->queue, group->status, connection_ended,
@@ -219,6 +264,17 @@ void worker_group_follow(struct worker_group *group) {
                 mailbox_post(&group->workers[i].mailbox, LETTER_FOLLOW);
 }
 
+void worker_group_leave(struct worker_group *group) {
+        for (unsigned i = 0; i < group->count; i++)
+                mailbox_post(&group->workers[i].mailbox, LETTER_LEAVE);
+}
+
+void worker_group_pulse(struct worker_group *group) {
+        atomic_store(&group->pulsed, 0);
+        for (unsigned i = 0; i < group->count; i++)
+                mailbox_post(&group->workers[i].mailbox, LETTER_PULSE);
+}
+
 unsigned worker_group_generation(const struct worker_group *group) {
         unsigned oldest = UINT_MAX;
 
@@ -239,4 +295,5 @@ void worker_group_stop(struct worker_group *group) {
                 worker_deinit(&group->workers[i]);
         free(STEAL_POINTER(group->workers));
         group->count = 0;
+        parked_list_deinit(&group->parked);
 }

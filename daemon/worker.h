@@ -8,6 +8,7 @@
 
 #include "daemon/front/connection.h"
 #include "daemon/front/listener.h"
+#include "daemon/front/parked.h"
 #include "daemon/loop/mailbox.h"
 
 struct worker;
@@ -24,9 +25,13 @@ struct worker_group {
         struct model *model;
         int listen_fd;
         bool quiet;
+        struct parking_keeper *keeper;  /* NULL: none */
+        struct parked_list parked;      /* what a predecessor has left: taken over when the threads start */
         bool refuse_while_stopping;     /* go on accepting, to say why; else leave the backlog to a successor */
         atomic_uint drained;            /* workers that have nothing to do before they stop */
         void (*all_drained)(struct worker_group *group);        /* in the thread of the last of them */
+        atomic_uint pulsed;             /* workers that have turned since worker_group_pulse() */
+        void (*all_pulsed)(struct worker_group *group);         /* likewise */
 };
 
 struct worker {
@@ -58,8 +63,20 @@ int worker_group_start(struct worker_group *group);
 /* There is a new generation. */
 void worker_group_follow(struct worker_group *group);
 
+/*
+ * What waits is left to a successor, at the gate of the generation that is there now, which is pending. When nothing
+ * is in flight any more all_drained() is called.
+ */
+void worker_group_leave(struct worker_group *group);
+
+/* Asks every worker for a turn; all_pulsed() is called when all have turned. */
+void worker_group_pulse(struct worker_group *group);
+
 /* The number of the oldest generation that a worker may still look at. */
 unsigned worker_group_generation(const struct worker_group *group);
 
-/* Ends every thread: what is still there is answered with shutting-down. Harmless twice. */
+/*
+ * Ends every thread: what is still there is answered with shutting-down, unless it is left to a successor.
+ * Harmless twice.
+ */
 void worker_group_stop(struct worker_group *group);

@@ -10,6 +10,7 @@
 #include "common/line.h"
 #include "common/protocol.h"
 #include "common/util.h"
+#include "daemon/log.h"
 
 /* So many reads in one turn; then the others have theirs. */
 #define READ_BATCH 4
@@ -30,6 +31,7 @@ struct connection {
         struct front *front;
         struct list link;
         struct job attend;
+        struct guest guest;
         struct line line;
         char *output;                   /* [start, end) is still to be sent */
         size_t output_start;
@@ -41,6 +43,8 @@ struct connection {
         bool blocked : 1;               /* the socket takes no output for now */
         bool gone : 1;                  /* nobody hears replies any more */
         bool broken : 1;                /* to be ended without more ado */
+        bool parked_rest : 1;           /* a successor would find a part of a command */
+        bool parked_busy : 1;           /* a successor would not take it over: what is on its way would be missing */
 };
 
 static struct connection *connection_of(struct request_owner *owner) {
@@ -111,10 +115,87 @@ static void request_answered(struct request_owner *owner, struct request *reques
 
 static void request_failed(struct request_owner *owner, struct request *request, enum protocol_code code,
                            const char *message) {
-        reply_error(connection_of(owner), inference_id(&request->inference), request->inference.id_len, code, message);
+        struct connection *connection = connection_of(owner);
+
+        reply_error(connection, inference_id(&request->inference), request->inference.id_len, code, message);
+        /* One that waits fails before those that came after it. */
+        if (request->inference.parked && guest_is_parked(&connection->guest)) {
+                parking_record(&connection->front->queue->parking, &connection->guest, PARKING_ANSWERED, 0, 1, NULL, 0);
+                parking_write(&connection->front->queue->parking);
+        }
+}
+
+/* Parking: what a successor needs to know. */
+
+static struct parking *parking_of(struct connection *connection) {
+        return &connection->front->queue->parking;
+}
+
+static void park_waiting(struct connection *connection, struct request *request) {
+        const struct inference *inference = &request->inference;
+        char head[PROTOCOL_HEAD_MAX];
+        struct parking_data data[] = { { head, 0 }, { inference_prompt(inference), inference->prompt_len }, { "\n", 1 } };
+        enum protocol_verb verb = inference->id_len == 0 ? PROTOCOL_WAIT :
+                                  inference->stream      ? PROTOCOL_STREAM :
+                                                           PROTOCOL_REQUEST;
+
+        request->inference.parked = true;
+        data[0].len = protocol_format_command(head, verb, inference->id_len > 0 ? inference_id(inference) : NULL,
+                                              inference->id_len, inference->has_prompt, inference->prompt_len);
+        parking_record(parking_of(connection), &connection->guest, PARKING_WAITING, 0, request->arrived, data,
+                       inference->has_prompt ? 3 : 1);
+}
+
+/* All that is left of the input, and what is to be dropped of what comes. */
+static void park_rest(struct connection *connection) {
+        const struct line_state state = line_state(&connection->line);
+        const size_t left = line_left(&connection->line);
+        const bool some = left > 0 || state.skip > 0 || state.skip_end || state.draining;
+
+        if (some || connection->parked_rest)
+                parking_record(parking_of(connection), &connection->guest, PARKING_REST,
+                               (state.skip_end ? PARKING_SKIP_END : 0) | (state.draining ? PARKING_DRAINING : 0), state.skip,
+                               &(struct parking_data){ left > 0 ? line_rest(&connection->line) : "", left }, 1);
+        connection->parked_rest = some;
+}
+
+/* `n` bytes have come, after which `left` were there that no command had taken yet. */
+static void park_input(struct connection *connection, size_t n, size_t left) {
+        if (!guest_is_parked(&connection->guest))
+                return;
+        if (connection->parked_rest && line_left(&connection->line) == left)
+                parking_record(parking_of(connection), &connection->guest, PARKING_MORE, 0, 0,
+                               &(struct parking_data){ line_rest(&connection->line) + left - n, n }, 1);
+        else
+                park_rest(connection);
+        parking_write(parking_of(connection));
+}
+
+/* A reply that is lost on its way, the client would wait for. */
+static void park_busy(struct connection *connection) {
+        const bool busy = output_left(connection) > 0 || connection->owner.processing > 0;
+
+        if (busy == connection->parked_busy || !guest_is_parked(&connection->guest))
+                return;
+        connection->parked_busy = busy;
+        parking_record(parking_of(connection), &connection->guest, busy ? PARKING_BUSY : PARKING_IDLE, 0, 0, NULL, 0);
+        parking_write(parking_of(connection));
+}
+
+static void connection_park(struct connection *connection) {
+        connection->parked_rest = connection->parked_busy = false;
+        parking_add(parking_of(connection), &connection->guest, connection->watch.fd);
+        park_rest(connection);
+        park_busy(connection);
+}
+
+static void request_waiting(struct request_owner *owner, struct request *request) {
+        if (guest_is_parked(&connection_of(owner)->guest))
+                park_waiting(connection_of(owner), request);
 }
 
 static const struct request_ops request_ops = {
+        .waiting = request_waiting,
         .part = request_part,
         .answered = request_answered,
         .failed = request_failed,
@@ -240,7 +321,7 @@ static void connection_read(struct connection *connection) {
         int r = 0;
 
         for (unsigned i = 0; i < READ_BATCH && connection->readable && !is_paused(connection); i++) {
-                size_t space;
+                size_t space, left;
                 ssize_t n;
                 char *to;
 
@@ -265,9 +346,11 @@ static void connection_read(struct connection *connection) {
                         break;
                 }
                 line_filled(&connection->line, (size_t)n);
+                left = line_left(&connection->line);
                 r = take_commands(connection);
                 if (r < 0)
                         break;
+                park_input(connection, (size_t)n, left);
                 /* All there was, epoll(7) says of a short read; the end of file has no edge of its own, if it came along. */
                 if ((size_t)n < space && !connection->input_ending)
                         connection->readable = false;
@@ -308,6 +391,7 @@ static void connection_end(struct connection *connection) {
         job_cancel(&connection->attend);
         request_owner_deinit(front->queue, &connection->owner);
         list_remove(&connection->link);
+        parking_remove(&front->queue->parking, &connection->guest);
         reactor_unwatch(&connection->watch);
         close(connection->watch.fd);
         line_deinit(&connection->line);
@@ -335,6 +419,7 @@ static void connection_attend(struct job *job) {
                 connection_end(connection);
                 return;
         }
+        park_busy(connection);
         if (connection->readable && !is_paused(connection)) {
                 connection_read(connection);
                 attend_later(connection);
@@ -365,26 +450,76 @@ static void connection_ready(struct watch *watch, uint32_t events) {
         }
 }
 
-int connection_new(struct front *front, int fd) {
+/* Returns the connection or NULL, with `error`; `fd` is closed then. */
+static struct connection *connection_make(struct front *front, int fd, int *error) {
         struct connection *connection = calloc(1, sizeof(*connection));
-        int r;
+        int r = -ENOMEM;
 
-        if (!connection) {
-                close(fd);
-                return -ENOMEM;
+        if (connection) {
+                connection->front = front;
+                job_init(&connection->attend, connection_attend);
+                guest_init(&connection->guest);
+                request_owner_init(&connection->owner, &request_ops);
+                r = reactor_watch(front->reactor, &connection->watch, fd, CONNECTION_EVENTS, connection_ready);
         }
-        connection->front = front;
-        job_init(&connection->attend, connection_attend);
-        request_owner_init(&connection->owner, &request_ops);
-        r = reactor_watch(front->reactor, &connection->watch, fd, CONNECTION_EVENTS, connection_ready);
         if (r < 0) {
                 close(fd);
                 free(connection);
-                return r;
+                *error = r;
+                return NULL;
         }
         list_append(&front->connections, &connection->link);
         counter_add(&front->queue->counters->connections, 1);
+        return connection;
+}
+
+/* Whether connections that come now are parked. */
+static bool is_parking(struct front *front) {
+        struct request_queue *queue = front->queue;
+
+        return queue->parking.keeper && gate_state(&queue->generation->gate) == GATE_PENDING &&
+               gate_state(queue->stop) == GATE_PENDING && parking_open(&queue->parking);
+}
+
+int connection_new(struct front *front, int fd) {
+        struct connection *connection;
+        int r;
+
+        connection = connection_make(front, fd, &r);
+        if (!connection)
+                return r;
+        if (is_parking(front))
+                connection_park(connection);
         return 0;
+}
+
+static struct connection *connection_of_link(struct list *link) {
+        return container_of(link, struct connection, link);
+}
+
+/* All of it, in the order in which it came. */
+static void describe(struct parking *parking) {
+        struct request_queue *queue = container_of(parking, struct request_queue, parking);
+        struct list *lists[] = { &queue->waiting, &queue->observers };
+
+        for (unsigned i = 0; i < ARRAY_SIZE(lists); i++)
+                for (struct list *j = lists[i]->next; j != lists[i]; j = j->next) {
+                        struct request *request = container_of(j, struct request, queue_link);
+
+                        if (request->inference.parked)
+                                park_waiting(connection_of(request->owner), request);
+                }
+        for (unsigned i = 0; i < 2; i++) {
+                struct list *guests = i == 0 ? &parking->sent : &parking->unsent;
+
+                for (struct list *j = guests->next; j != guests; j = j->next) {
+                        struct connection *connection = container_of(j, struct connection, guest.link);
+
+                        connection->parked_rest = connection->parked_busy = false;
+                        park_rest(connection);
+                        park_busy(connection);
+                }
+        }
 }
 
 void front_init(struct front *front, struct reactor *reactor, struct request_queue *queue, struct status *status,
@@ -395,10 +530,60 @@ void front_init(struct front *front, struct reactor *reactor, struct request_que
         front->ended = ended;
         front->flushed = flushed;
         list_init(&front->connections);
+        queue->parking.describe = describe;
 }
 
-static struct connection *connection_of_link(struct list *link) {
-        return container_of(link, struct connection, link);
+void front_park(struct front *front) {
+        if (!is_parking(front))
+                return;
+        for (struct list *i = front->connections.next; i != &front->connections; i = i->next) {
+                struct connection *connection = connection_of_link(i);
+
+                if (!guest_is_parked(&connection->guest))
+                        connection_park(connection);
+        }
+}
+
+struct connection *connection_adopt(struct front *front, int fd) {
+        struct connection *connection;
+        int r = 0;
+
+        connection = connection_make(front, fd, &r);
+        if (!connection)
+                log_warning("Cannot take over a connection, ignoring: %s", strerror(-r));
+        else if (is_parking(front))
+                connection_park(connection);
+        return connection;
+}
+
+void connection_feed(struct connection *connection, const char *data, size_t len, uint64_t arrived) {
+        struct request_queue *queue = connection->front->queue;
+        int r = 0;
+
+        request_queue_set_arrival(queue, arrived);
+        while (len > 0 && !connection->broken) {
+                size_t space;
+                char *to;
+
+                r = line_space(&connection->line, connection->front->scratch, FRONT_SCRATCH_SIZE, &to, &space);
+                if (r == 0) {
+                        space = MIN(space, len);
+                        memcpy(to, data, space);
+                        data += space;
+                        len -= space;
+                        line_filled(&connection->line, space);
+                        r = take_commands(connection);
+                }
+                connection->broken = r < 0;
+        }
+        request_queue_set_arrival(queue, 0);
+        park_rest(connection);
+        attend_later(connection);
+}
+
+void connection_feed_rest(struct connection *connection, const struct line_state *state, const char *data, size_t len) {
+        line_set_state(&connection->line, state);
+        connection_feed(connection, data, len, 0);
 }
 
 bool front_is_flushed(const struct front *front) {
@@ -408,13 +593,31 @@ bool front_is_flushed(const struct front *front) {
         return true;
 }
 
+/* Not ended: a successor takes it over. */
+static void connection_leave(struct connection *connection) {
+        connection->guest.sent = false;
+        list_remove(&connection->guest.link);
+        connection_end(connection);
+}
+
 void front_deinit(struct front *front) {
+        const bool leaving = front->queue->leaving;
+
         while (!list_is_empty(&front->connections)) {
                 struct connection *connection = connection_of_link(front->connections.next);
 
-                connection->blocked = false;
                 if (!connection->broken)
                         connection_flush(connection);
-                connection_end(connection);
+                if (!connection->broken)
+                        park_busy(connection);
+                if (leaving && connection->guest.sent && guest_is_parked(&connection->guest) && !connection->broken &&
+                    !connection->gone && output_left(connection) == 0)
+                        connection_leave(connection);
+                else {
+                        connection->blocked = false;
+                        if (!connection->broken)
+                                connection_flush(connection);
+                        connection_end(connection);
+                }
         }
 }

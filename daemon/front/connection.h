@@ -7,6 +7,7 @@
  * about it (input ended, output blocked, the peer gone) are flags of their own.
  */
 
+#include "common/line.h"
 #include "daemon/front/request.h"
 
 /* Where one read goes. Longer payloads are read into memory of the connection's own. */
@@ -27,8 +28,14 @@ struct front {
 void front_init(struct front *front, struct reactor *reactor, struct request_queue *queue, struct status *status,
                 void (*ended)(struct front *front), void (*flushed)(struct front *front));
 
-/* Ends every connection, after one try to send what is left for it. */
+/*
+ * Ends every connection, after one try to send what is left for it; where the queue is leaving, those that a
+ * successor takes over are left to it.
+ */
 void front_deinit(struct front *front);
+
+/* The gate is a pending one from now on: the connections that there are may be parked. */
+void front_park(struct front *front);
 
 /* Whether every reply has left. */
 bool front_is_flushed(const struct front *front);
@@ -38,3 +45,16 @@ bool front_is_flushed(const struct front *front);
  * Returns 0 or -errno.
  */
 int connection_new(struct front *front, int fd);
+
+/*
+ * A predecessor's client: as connection_new(), but what was read before is still to be fed. Returns the connection,
+ * which lives at least until the turn of the loop ends, or NULL, with a diagnostic.
+ */
+struct connection;
+struct connection *connection_adopt(struct front *front, int fd);
+
+/* The client has sent this, at `arrived` (CLOCK_MONOTONIC; 0: now). It is checked as what comes from a client is. */
+void connection_feed(struct connection *connection, const char *data, size_t len, uint64_t arrived);
+
+/* The same for the begin of something of which more is to come. */
+void connection_feed_rest(struct connection *connection, const struct line_state *state, const char *data, size_t len);

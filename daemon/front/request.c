@@ -61,6 +61,11 @@ static void note_oldest(struct request_queue *queue) {
                     list_is_empty(&queue->waiting) ? 0 : request_of(queue->waiting.next)->arrived);
 }
 
+static void tell_changed(struct request_queue *queue) {
+        if (queue->host->changed)
+                queue->host->changed(queue->host);
+}
+
 /* `n` of them do not wait any more. */
 static void leave_waiting(struct request_queue *queue, uint64_t n) {
         if (n == 0)
@@ -68,6 +73,7 @@ static void leave_waiting(struct request_queue *queue, uint64_t n) {
         atomic_fetch_sub_explicit(&queue->limits->waiting, n, memory_order_relaxed);
         counter_add(&queue->counters->waiting, -(int64_t)n);
         note_oldest(queue);
+        tell_changed(queue);
 }
 
 static bool enter_waiting(struct request_queue *queue) {
@@ -81,6 +87,8 @@ static void leave_processing(struct request_queue *queue, struct request *reques
         counter_add(&queue->counters->processing, -1);
         request->inference.started = false;
         request->owner->processing--;
+        if (queue->host->changed && gate_state(queue->stop) != GATE_PENDING)
+                tell_changed(queue);
 }
 
 static void set_timeout(struct request_queue *queue) {
@@ -99,8 +107,14 @@ static void set_timeout(struct request_queue *queue) {
                 reactor_set_timer(queue->reactor, &queue->timeout, first + queue->limits->timeout);
 }
 
+bool request_queue_is_idle(const struct request_queue *queue) {
+        if (queue->leaving)
+                return list_is_empty(&queue->processing);
+        return list_is_empty(&queue->waiting) && list_is_empty(&queue->processing) && list_is_empty(&queue->observers);
+}
+
 static void check_idle(struct request_queue *queue) {
-        if (queue->idle && gate_state(queue->stop) != GATE_PENDING && request_queue_is_idle(queue))
+        if (queue->idle && (queue->leaving || gate_state(queue->stop) != GATE_PENDING) && request_queue_is_idle(queue))
                 queue->idle(queue);
 }
 
@@ -174,6 +188,9 @@ void request_refuse(struct request_queue *queue, struct request *request, enum p
 void request_start(struct request_queue *queue, struct request *request) {
         int r;
 
+        /* A successor that found it parked would run it again. */
+        parking_drop(&queue->parking);
+        request->inference.parked = false;
         list_remove(&request->queue_link);
         list_append(&queue->processing, &request->queue_link);
         counter_add(&queue->counters->processing, 1);
@@ -199,6 +216,8 @@ void request_wait(struct request_queue *queue, struct request *request) {
         if (queue->waiting.next == &request->queue_link)
                 note_oldest(queue);
         set_timeout(queue);
+        request->owner->ops->waiting(request->owner, request);
+        tell_changed(queue);
 }
 
 int request_new(struct request_queue *queue, struct request_owner *owner, const char *id, size_t id_len,
@@ -208,13 +227,14 @@ int request_new(struct request_queue *queue, struct request_owner *owner, const 
         if (!request)
                 return -ENOMEM;
         request->owner = owner;
-        request->arrived = reactor_now(queue->reactor);
+        request->arrived = queue->arrived > 0 ? queue->arrived : reactor_now(queue->reactor);
         request->inference.handle = 0;
         request->inference.id_len = (uint8_t)id_len;
         request->inference.prompt_len = (uint32_t)prompt_len;
         request->inference.has_prompt = prompt != NULL;
         request->inference.stream = stream;
         request->inference.started = false;
+        request->inference.parked = false;
         memcpy(request->inference.text, id, id_len);
         if (prompt)
                 memcpy(request->inference.text + id_len, prompt, prompt_len);
@@ -311,6 +331,8 @@ int request_observe(struct request_queue *queue, struct request_owner *owner, en
         list_append(&queue->observers, &request->queue_link);
         if (kind == REQUEST_LOAD)
                 queue->host->load(queue->host);
+        else
+                owner->ops->waiting(owner, request);
         return 0;
 }
 
@@ -331,14 +353,19 @@ static void settle_run(struct job *job) {
 }
 
 static void gate_ready(struct watch *watch, uint32_t events) {
+        struct request_queue *queue = container_of(watch, struct request_queue, gate_watch);
+
         (void)events;
-        settle(container_of(watch, struct request_queue, gate_watch));
+        parking_drop(&queue->parking);
+        settle(queue);
 }
 
 static void stop_ready(struct watch *watch, uint32_t events) {
         struct request_queue *queue = container_of(watch, struct request_queue, stop_watch);
 
         (void)events;
+        parking_drop(&queue->parking);
+        queue->leaving = false;
         if (queue->stopping)
                 queue->stopping(queue);
         settle(queue);
@@ -386,13 +413,31 @@ void request_queue_follow(struct request_queue *queue, struct generation *genera
         if (r < 0)
                 log_error("Cannot watch the gate: %s", strerror(-r));
         settle_observers(queue, true);
+        if (queue->pending && gate_state(&generation->gate) == GATE_PENDING)
+                queue->pending(queue);
+}
+
+void request_queue_leave(struct request_queue *queue) {
+        queue->leaving = true;
+        check_idle(queue);
+}
+
+void request_queue_set_arrival(struct request_queue *queue, uint64_t arrived) {
+        if (arrived > 0 && !list_is_empty(&queue->waiting))
+                arrived = MAX(arrived, request_of(queue->waiting.previous)->arrived);
+        queue->arrived = MIN(arrived, timer_now());
 }
 
 void request_queue_abandon(struct request_queue *queue) {
         uint64_t n = 0;
 
-        for (; !list_is_empty(&queue->waiting); n++)
-                fail(queue, request_of(queue->waiting.next), PROTOCOL_SHUTTING_DOWN, PROTOCOL_SHUTTING_DOWN_MESSAGE);
+        for (struct list *i = queue->waiting.next, *next; i != &queue->waiting; i = next) {
+                next = i->next;
+                if (queue->leaving && request_of(i)->inference.parked)
+                        continue;
+                fail(queue, request_of(i), PROTOCOL_SHUTTING_DOWN, PROTOCOL_SHUTTING_DOWN_MESSAGE);
+                n++;
+        }
         leave_waiting(queue, n);
         while (!list_is_empty(&queue->processing)) {
                 struct request *request = request_of(queue->processing.next);
@@ -459,6 +504,7 @@ int request_queue_init(struct request_queue *queue, struct reactor *reactor, str
         job_init(&queue->settle, settle_run);
         job_init(&queue->print, print_run);
         timer_init(&queue->timeout, timeout_elapsed);
+        parking_init(&queue->parking, reactor, NULL, 0, NULL);
 
         if (!quiet) {
                 queue->lines = malloc(LINES_SIZE);
@@ -478,6 +524,7 @@ void request_queue_deinit(struct request_queue *queue) {
         if (!queue->reactor)
                 return;
         print_lines(queue);
+        parking_deinit(&queue->parking);
         reactor_unwatch(&queue->gate_watch);
         reactor_unwatch(&queue->stop_watch);
         timer_clear(&queue->timeout);

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "common/protocol.h"
+#include "daemon/front/parking.h"
 #include "daemon/loop/pool.h"
 #include "daemon/loop/reactor.h"
 #include "daemon/model/generation.h"
@@ -23,6 +24,8 @@ struct request_queue;
 
 /* How an owner hears of its requests. Nothing in here may end the owner, or touch another of its requests. */
 struct request_ops {
+        /* The request begins to wait at a pending gate; or a WAIT does. */
+        void (*waiting)(struct request_owner *owner, struct request *request);
         void (*part)(struct request_owner *owner, struct request *request, const char *data, size_t len);
         /* These two end the request. */
         void (*answered)(struct request_owner *owner, struct request *request, const char *data, size_t len);
@@ -72,6 +75,8 @@ struct host {
         /* An administrator wants the model loaded again, or the daemon to stop. */
         void (*load)(struct host *host);
         void (*shutdown)(struct host *host);
+        /* Some wait that did not, or the other way round; or, while it stops, are in flight. NULL: nobody cares. */
+        void (*changed)(struct host *host);
 };
 
 struct request_queue {
@@ -94,8 +99,13 @@ struct request_queue {
         char *lines;                    /* for standard output, gathered over a turn; NULL: --quiet */
         size_t lines_len;
         struct job print;
+        struct parking parking;
+        uint64_t arrived;               /* when what is taken over from a predecessor had come; 0: it comes now */
+        bool leaving;                   /* what waits is left to a successor */
+        void (*pending)(struct request_queue *queue);   /* its gate is a pending one from now on */
         void (*stopping)(struct request_queue *queue);  /* the stop signal has come */
-        void (*idle)(struct request_queue *queue);      /* and nothing waits or is in flight any more */
+        /* And nothing waits or is in flight any more; or, if it is leaving, nothing is in flight. */
+        void (*idle)(struct request_queue *queue);
 };
 
 /*
@@ -112,12 +122,23 @@ void request_queue_deinit(struct request_queue *queue);
 /* Goes over to the next generation: to its gate, if it is pending. Harmless if it is the one that it has. */
 void request_queue_follow(struct request_queue *queue, struct generation *generation);
 
-/* Answers all that there is with shutting-down, those in flight too. */
+/* Answers all that there is with shutting-down, those in flight too; but not what is left to a successor. */
 void request_queue_abandon(struct request_queue *queue);
 
-static inline bool request_queue_is_idle(const struct request_queue *queue) {
-        return list_is_empty(&queue->waiting) && list_is_empty(&queue->processing) && list_is_empty(&queue->observers);
-}
+/* Whether nothing is here that a daemon that is about to end would wait for. */
+bool request_queue_is_idle(const struct request_queue *queue);
+
+/*
+ * From now on what waits is not answered: a successor will. Those in flight finish, and then `idle` is called.
+ * The gate is pending, and parking is open.
+ */
+void request_queue_leave(struct request_queue *queue);
+
+/*
+ * What comes until this is called with 0 had come at `arrived` already, to a predecessor; or later, for no request
+ * stands in the queue before one that came earlier.
+ */
+void request_queue_set_arrival(struct request_queue *queue, uint64_t arrived);
 
 void request_owner_init(struct request_owner *owner, const struct request_ops *ops);
 

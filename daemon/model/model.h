@@ -21,7 +21,9 @@ struct inference {
         uint8_t id_len;
         bool has_prompt : 1;
         bool stream : 1;        /* the answer is wanted in parts */
-        bool started : 1;       /* it is with the model: for who owns the inference, not for the backend */
+        /* These two are for who owns the inference, not for the backend. */
+        bool started : 1;       /* it is with the model */
+        bool parked : 1;        /* it waits, and a successor would find it */
         char text[];            /* the ID, then the prompt */
 };
 
@@ -62,6 +64,7 @@ struct model_ops {
         const char *name;
         void (*free)(struct model *model);
         int (*load)(struct model *model, struct reactor *reactor, struct load_events *events);
+        bool (*progressed)(struct model *model);
         void (*unload)(struct model *model);
         int (*session_new)(struct model *model, struct reactor *reactor, struct inference_events *events,
                            struct model_session **session);
@@ -80,6 +83,11 @@ static inline struct model *model_free(struct model *model) {
 /* Begins to load; `events` hears how that ends. Returns 0 or -errno, and then `events` hears nothing. */
 static inline int model_load(struct model *model, struct reactor *reactor, struct load_events *events) {
         return model->ops->load(model, reactor, events);
+}
+
+/* Whether the load that is under way has come further since it began, or since this was asked last. */
+static inline bool model_progressed(struct model *model) {
+        return model->ops->progressed(model);
 }
 
 /* Ends what there is, a load that is under way too: its events are not called. */

@@ -27,7 +27,7 @@
 /* What a program that runs under a test must not find in the environment unless the test says so. */
 static const char *const foreign_environment[] = {
         "NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "RUNTIME_DIRECTORY",
-        "XDG_RUNTIME_DIR", "MSD_SOCKET", "JOURNAL_STREAM", "INVOCATION_ID", "WATCHDOG_USEC",
+        "XDG_RUNTIME_DIR", "MSD_SOCKET", "JOURNAL_STREAM", "INVOCATION_ID", "WATCHDOG_USEC", "WATCHDOG_PID",
 };
 
 static struct process *running[16];
@@ -53,6 +53,22 @@ __attribute__((noreturn)) static void child_fail(const char *what) {
         _exit(127);
 }
 
+/* Puts them at 3 and up: from beyond, where none of them is in the way of another. */
+static void pass_descriptors(const struct process_setup *setup) {
+        int beyond[64];
+
+        if (setup->passed_n > ARRAY_SIZE(beyond))
+                child_fail("Too many descriptors to pass");
+        for (size_t i = 0; i < setup->passed_n; i++) {
+                beyond[i] = fcntl(setup->passed[i], F_DUPFD, 3 + (int)setup->passed_n);
+                if (beyond[i] < 0)
+                        child_fail("F_DUPFD");
+        }
+        for (size_t i = 0; i < setup->passed_n; i++)
+                if (dup2(beyond[i], 3 + (int)i) < 0)
+                        child_fail("dup2");
+}
+
 __attribute__((noreturn)) static void child_run(const char *path, const char *const *argv,
                                                 const struct process_setup *setup, pid_t parent,
                                                 const int fds[static 3]) {
@@ -61,7 +77,8 @@ __attribute__((noreturn)) static void child_run(const char *path, const char *co
         for (int i = 0; i < 3; i++)
                 if (dup2(fds[i], i) < 0)
                         child_fail("dup2");
-        if (close_range(3, UINT32_MAX, 0) < 0)
+        pass_descriptors(setup);
+        if (close_range(3 + (unsigned)setup->passed_n, UINT32_MAX, 0) < 0)
                 child_fail("close_range");
 
         sigemptyset(&none);
@@ -86,6 +103,15 @@ __attribute__((noreturn)) static void child_run(const char *path, const char *co
 
         for (size_t i = 0; i < ARRAY_SIZE(foreign_environment); i++)
                 unsetenv(foreign_environment[i]);
+        if (setup->passed_n > 0) {
+                char text[32];
+
+                snprintf(text, sizeof(text), "%zu", setup->passed_n);
+                setenv("LISTEN_FDS", text, 1);
+                snprintf(text, sizeof(text), "%d", (int)getpid());
+                setenv("LISTEN_PID", text, 1);
+                setenv("LISTEN_FDNAMES", setup->passed_names, 1);
+        }
         for (const char *const *e = setup->environment; e && *e; e++)
                 if (putenv((char *)*e) != 0)
                         child_fail("putenv");

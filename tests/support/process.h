@@ -22,6 +22,9 @@ struct process_setup {
         rlim_t descriptors;             /* how many it may have; 0 for as many as the test */
         uid_t uid;                      /* and gid, to run as; 0 for the test's own */
         bool terminal;                  /* its standard error is a terminal */
+        const int *passed;              /* descriptors that it gets as sd_listen_fds(3) says, */
+        const char *passed_names;       /* with these names, colons between them */
+        size_t passed_n;
 };
 
 struct process {

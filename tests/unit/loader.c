@@ -1,5 +1,6 @@
 #include "daemon/loader.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -11,6 +12,9 @@ static struct reactor reactor;
 static struct model *model;
 static struct loader loader;
 static char journal[512];
+static int load_error;
+static unsigned progresses;
+static int stalls;
 
 static void note(const char *text) {
         size_t n = strlen(journal);
@@ -35,26 +39,33 @@ static void attempting(struct loader *l, unsigned attempt, const char *error, ui
         }
 }
 
+static void progressing(struct loader *l) {
+        (void)l;
+        progresses++;
+}
+
 static void ready(struct loader *l, const char *name) {
         (void)l;
         note(name);
         reactor_stop(&reactor);
 }
 
-static void failed(struct loader *l, const char *reason) {
+static void failed(struct loader *l, int error, const char *reason) {
         (void)l;
+        load_error = error;
         note(reason);
         reactor_stop(&reactor);
 }
 
 static void open_loader(uint64_t load_time, const char *failure, unsigned attempts, uint64_t timeout) {
         struct sim_options sim = { "sim", load_time, 0, failure };
-        struct loader_options options = { attempts, timeout };
+        struct loader_options options = { .attempts = attempts, .timeout = timeout };
 
         ck_assert_int_eq(reactor_init(&reactor), 0);
         ck_assert_int_eq(sim_new(&model, &sim), 0);
         loader_init(&loader, &reactor, model, &options);
         loader.attempting = attempting;
+        loader.progressing = progressing;
         loader.ready = ready;
         loader.failed = failed;
         loader_start(&loader);
@@ -114,6 +125,57 @@ START_TEST(loader_times_out) {
 }
 END_TEST
 
+/* A model that goes on loading, and comes further `stalls` times. */
+static int stuck_load(struct model *m, struct reactor *r, struct load_events *events) {
+        (void)m;
+        (void)r;
+        (void)events;
+        note("load");
+        return 0;
+}
+
+static bool stuck_progressed(struct model *m) {
+        (void)m;
+        return stalls-- > 0;
+}
+
+static void stuck_unload(struct model *m) {
+        (void)m;
+        note("unload");
+}
+
+/* A load that comes further goes on; one that does not is given up, and tried again. */
+START_TEST(loader_stalls) {
+        static const struct model_ops ops = {
+                .name = "stuck",
+                .load = stuck_load,
+                .progressed = stuck_progressed,
+                .unload = stuck_unload,
+        };
+        struct loader_options options = { .attempts = 2, .stall_timeout = 10 * NSEC_PER_MSEC };
+        struct model stuck = { &ops };
+        uint64_t start = timer_now();
+
+        ck_assert_int_eq(reactor_init(&reactor), 0);
+        loader_init(&loader, &reactor, &stuck, &options);
+        loader.attempting = attempting;
+        loader.progressing = progressing;
+        loader.ready = ready;
+        loader.failed = failed;
+        stalls = 3;
+        loader_start(&loader);
+        ck_assert_int_eq(reactor_run(&reactor), 0);
+        ck_assert_str_eq(journal, "attempt 1 -;load;unload;attempt 2 The load made no progress for 10ms;load;unload;"
+                                  "unload;The load made no progress for 10ms;");
+        /* Each attempt begins with some. */
+        ck_assert_uint_eq(progresses, 5);
+        ck_assert_int_eq(load_error, ETIMEDOUT);
+        ck_assert_uint_ge(timer_now() - start, 5 * 10 * NSEC_PER_MSEC);
+        ck_assert_uint_eq(timer_list_due(&reactor.timers), UINT64_MAX);
+        reactor_deinit(&reactor);
+}
+END_TEST
+
 START_TEST(loader_stopped) {
         open_loader(3600 * NSEC_PER_SEC, NULL, 3, 3600 * NSEC_PER_SEC);
         close_loader();
@@ -130,6 +192,7 @@ static Suite *loader_suite(void) {
         tcase_add_test(tcase, loader_fails);
         tcase_add_test(tcase, loader_tries_again);
         tcase_add_test(tcase, loader_times_out);
+        tcase_add_test(tcase, loader_stalls);
         tcase_add_test(tcase, loader_stopped);
         suite_add_tcase(suite, tcase);
         return suite;

@@ -19,6 +19,7 @@ static struct request_queue queue;
 static struct request_owner owner;
 static unsigned loads;
 static unsigned idles;
+static unsigned waits;
 
 static char heard[1 << 16];
 static unsigned heard_count;
@@ -46,7 +47,13 @@ static void failed(struct request_owner *o, struct request *request, enum protoc
         hear(request, protocol_code_name(code), message, strlen(message));
 }
 
-static const struct request_ops ops = { part, answered, failed };
+static void waiting(struct request_owner *o, struct request *request) {
+        ck_assert_ptr_eq(o, &owner);
+        ck_assert(!request->inference.parked);
+        waits++;
+}
+
+static const struct request_ops ops = { waiting, part, answered, failed };
 
 static struct generation *host_generation(struct host *host) {
         (void)host;

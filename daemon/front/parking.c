@@ -1,0 +1,415 @@
+#include "daemon/front/parking.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "common/util.h"
+#include "daemon/log.h"
+
+#define BUFFER_SIZE 65536
+
+/* A log that has grown by so much, and to twice what was in it last, is written anew without what is over. */
+#define REWRITE_MIN (4u << 20)
+
+/*
+ * Messages in the pair before they are gathered into full ones. A socket's default buffer takes 278
+ * (net.core.wmem_default, unix(7)).
+ */
+#define MESSAGES_MAX 200
+
+/* Descriptors of connections that have ended, in flight beside as many of others. */
+#define ENDED_MAX 256
+
+void parking_init(struct parking *parking, struct reactor *reactor, struct parking_keeper *keeper, unsigned number,
+                  void (*describe)(struct parking *parking)) {
+        *parking = (struct parking){
+                .reactor = reactor,
+                .keeper = keeper,
+                .describe = describe,
+                .number = number,
+                .log = -1,
+                .pair = { -1, -1 },
+        };
+        list_init(&parking->unsent);
+        list_init(&parking->sent);
+}
+
+void guest_init(struct guest *guest) {
+        *guest = (struct guest){ .fd = -1 };
+        list_init(&guest->link);
+}
+
+/* The guests are none any more; that a copy of theirs is in flight stays true until the keeper has let go of it. */
+static void dismiss(struct list *guests) {
+        while (!list_is_empty(guests))
+                list_remove(guests->next);
+}
+
+static void parking_close(struct parking *parking) {
+        job_cancel(&parking->job);
+        dismiss(&parking->unsent);
+        dismiss(&parking->sent);
+        parking->log = util_close(parking->log);
+        parking->pair[0] = util_close(parking->pair[0]);
+        parking->pair[1] = util_close(parking->pair[1]);
+        free(STEAL_POINTER(parking->buffer));
+        parking->buffered = 0;
+}
+
+/* Where it fails, nobody is worse off than without it. */
+static void parking_fail(struct parking *parking, int error) {
+        log_warning("What waits will not outlive this process, ignoring: %s", strerror(error));
+        parking_drop(parking);
+        parking->failed = true;
+}
+
+/* Writes all of it, at `offset`. Returns 0 or -errno. */
+static int write_at(int fd, const struct parking_data *pieces, unsigned n, uint64_t offset) {
+        for (unsigned i = 0; i < n; i++) {
+                const char *data = pieces[i].data;
+                size_t len = pieces[i].len;
+
+                while (len > 0) {
+                        ssize_t written = pwrite(fd, data, len, (off_t)offset);
+
+                        if (written < 0 && errno != EINTR)
+                                return -errno;
+                        if (written > 0) {
+                                data += written;
+                                len -= (size_t)written;
+                                offset += (size_t)written;
+                        }
+                }
+        }
+        return 0;
+}
+
+static int write_header(struct parking *parking, bool dropped) {
+        struct parking_header header = { .begin = parking->begin, .dropped = dropped };
+
+        memcpy(header.magic, PARKING_MAGIC, sizeof(PARKING_MAGIC));
+        return write_at(parking->log, &(struct parking_data){ &header, sizeof(header) }, 1, 0);
+}
+
+static void parking_run(struct job *job) {
+        parking_flush(container_of(job, struct parking, job));
+}
+
+static void name_pair(struct parking *parking) {
+        snprintf(parking->name, sizeof(parking->name), PARKING_NAME_PREFIX "%d-%u-%u-%" PRIx64, (int)getpid(),
+                 parking->number, parking->pairs++, timer_now());
+}
+
+static int new_pair(int pair[static 2]) {
+        return socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0 ? -errno : 0;
+}
+
+static void keep(struct parking *parking) {
+        const int fds[] = { parking->pair[0], parking->pair[1], parking->log };
+
+        parking->keeper->keep(parking->keeper, parking->name, fds, ARRAY_SIZE(fds));
+}
+
+bool parking_open(struct parking *parking) {
+        int r = 0;
+
+        if (!parking->keeper || parking->failed)
+                return false;
+        if (parking_is_open(parking))
+                return true;
+
+        job_init(&parking->job, parking_run);
+        parking->buffer = malloc(BUFFER_SIZE);
+        if (!parking->buffer)
+                r = -ENOMEM;
+        if (r == 0)
+                r = new_pair(parking->pair);
+        if (r == 0) {
+                parking->log = memfd_create("msd-parked", MFD_CLOEXEC);
+                if (parking->log < 0)
+                        r = -errno;
+        }
+        parking->begin = parking->end = PARKING_HEADER_SIZE;
+        parking->rewrite_at = parking->end + REWRITE_MIN;
+        parking->messages = parking->in_flight = parking->guests_sent = 0;
+        parking->full = false;
+        if (r == 0)
+                r = write_header(parking, false);
+        if (r < 0) {
+                parking_close(parking);
+                parking_fail(parking, -r);
+                return false;
+        }
+        name_pair(parking);
+        keep(parking);
+        return true;
+}
+
+void parking_drop(struct parking *parking) {
+        parking->failed = false;
+        if (!parking_is_open(parking))
+                return;
+        /* The keeper hears of it later than who is about to be answered. */
+        if (write_header(parking, true) < 0)
+                (void)!ftruncate(parking->log, 0);
+        parking->keeper->release(parking->keeper, parking->name);
+        parking_close(parking);
+}
+
+void parking_leave(struct parking *parking) {
+        if (parking_is_open(parking))
+                parking_flush(parking);
+        parking->leaving = true;
+}
+
+void parking_deinit(struct parking *parking) {
+        if (!parking->leaving)
+                parking_drop(parking);
+        else if (parking_is_open(parking)) {
+                parking_flush(parking);
+                parking_close(parking);
+        }
+}
+
+void parking_write(struct parking *parking) {
+        int r;
+
+        if (!parking_is_open(parking) || parking->buffered == 0)
+                return;
+        r = write_at(parking->log, &(struct parking_data){ parking->buffer, parking->buffered }, 1, parking->end);
+        parking->end += parking->buffered;
+        parking->buffered = 0;
+        if (r < 0)
+                parking_fail(parking, -r);
+}
+
+void parking_record(struct parking *parking, const struct guest *guest, enum parking_type type, unsigned flags,
+                    uint64_t value, const struct parking_data *data, unsigned n) {
+        struct parking_record record = {
+                .type = (uint16_t)type,
+                .flags = (uint16_t)flags,
+                .cookie = guest->cookie,
+                .value = value,
+        };
+        size_t len = 0;
+        int r;
+
+        if (!guest_is_parked(guest))
+                return;
+        for (unsigned i = 0; i < n; i++)
+                len += data[i].len;
+        record.len = (uint32_t)len;
+        if (BUFFER_SIZE - parking->buffered < sizeof(record) + len)
+                parking_write(parking);
+        if (!parking_is_open(parking))
+                return;
+        if (parking->buffered + sizeof(record) + len <= BUFFER_SIZE) {
+                memcpy(parking->buffer + parking->buffered, &record, sizeof(record));
+                parking->buffered += sizeof(record);
+                for (unsigned i = 0; i < n; i++) {
+                        memcpy(parking->buffer + parking->buffered, data[i].data, data[i].len);
+                        parking->buffered += data[i].len;
+                }
+        } else {
+                /* The data first: a record is whole, or it is the end of the file. */
+                r = write_at(parking->log, data, n, parking->end + sizeof(record));
+                if (r == 0)
+                        r = write_at(parking->log, &(struct parking_data){ &record, sizeof(record) }, 1, parking->end);
+                parking->end += sizeof(record) + len;
+                if (r < 0) {
+                        parking_fail(parking, -r);
+                        return;
+                }
+        }
+        reactor_queue(parking->reactor, &parking->job);
+}
+
+/* Takes what is over out of the log. */
+static void rewrite(struct parking *parking) {
+        uint64_t before = parking->begin;
+        int r;
+
+        parking_write(parking);
+        if (!parking_is_open(parking))
+                return;
+        /* The record of zeros that is left out ends the log for who reads it from where it began before. */
+        parking->begin = parking->end += sizeof(struct parking_record);
+        parking->describe(parking);
+        parking_write(parking);
+        if (!parking_is_open(parking))
+                return;
+        r = write_header(parking, false);
+        if (r < 0) {
+                parking_fail(parking, -r);
+                return;
+        }
+        /* What is punched out gives its memory back, fallocate(2). */
+        (void)fallocate(parking->log, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)before,
+                        (off_t)(parking->begin - before));
+        parking->rewrite_at = parking->end + (parking->end - parking->begin) + REWRITE_MIN;
+}
+
+/* Sends so many of the first of `guests` as there is room for in one message. Returns how many, or -errno. */
+static int send_batch(int fd, struct list *guests, struct list **end) {
+        union {
+                struct cmsghdr header;
+                char space[CMSG_SPACE(sizeof(int) * PARKING_BATCH)];
+        } control;
+        char byte = 0;
+        struct iovec iov = { &byte, sizeof(byte) };
+        struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control };
+        struct list *i = *end;
+        int fds[PARKING_BATCH], n = 0;
+
+        for (; i != guests && n < PARKING_BATCH; i = i->next)
+                fds[n++] = container_of(i, struct guest, link)->fd;
+        message.msg_controllen = CMSG_SPACE(sizeof(int) * (size_t)n);
+        control.header.cmsg_level = SOL_SOCKET;
+        control.header.cmsg_type = SCM_RIGHTS;
+        control.header.cmsg_len = CMSG_LEN(sizeof(int) * (size_t)n);
+        memcpy(CMSG_DATA(&control.header), fds, sizeof(int) * (size_t)n);
+        while (sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+                if (errno != EINTR)
+                        return -errno;
+        *end = i;
+        return n;
+}
+
+/* Sends those of `guests` that it can, each full message but the last. Returns how many messages, or -errno. */
+static int send_guests(int fd, struct list *guests, unsigned *count) {
+        struct list *end = guests->next;
+        int messages = 0;
+
+        *count = 0;
+        while (end != guests) {
+                int n = send_batch(fd, guests, &end);
+
+                if (n < 0)
+                        return n;
+                *count += (unsigned)n;
+                messages++;
+        }
+        return messages;
+}
+
+/* Moves what is not sent yet to those that are. */
+static void note_sent(struct parking *parking, struct list *end) {
+        while (parking->unsent.next != end) {
+                struct guest *guest = container_of(parking->unsent.next, struct guest, link);
+
+                guest->sent = true;
+                list_remove(&guest->link);
+                list_append(&parking->sent, &guest->link);
+                parking->guests_sent++;
+        }
+}
+
+/*
+ * Gathers all guests into full messages, in a new pair: the old one counts until the new one is kept. Takes them all,
+ * those not sent yet too. Returns 0 or -errno, and then all is as it was.
+ */
+static int gather(struct parking *parking) {
+        char before[sizeof(parking->name)];
+        unsigned count, all = 0;
+        int pair[2], messages, r;
+
+        r = new_pair(pair);
+        if (r < 0)
+                return r;
+        messages = send_guests(pair[0], &parking->sent, &count);
+        all = count;
+        if (messages >= 0) {
+                r = send_guests(pair[0], &parking->unsent, &count);
+                messages = r < 0 ? r : messages + r;
+                all += count;
+        }
+        if (messages < 0) {
+                close(pair[0]);
+                close(pair[1]);
+                return messages;
+        }
+        snprintf(before, sizeof(before), "%s", parking->name);
+        close(parking->pair[0]);
+        close(parking->pair[1]);
+        parking->pair[0] = pair[0];
+        parking->pair[1] = pair[1];
+        parking->messages = (unsigned)messages;
+        parking->in_flight = all;
+        note_sent(parking, &parking->unsent);
+        name_pair(parking);
+        keep(parking);
+        parking->keeper->release(parking->keeper, before);
+        return 0;
+}
+
+static void send_unsent(struct parking *parking) {
+        struct list *end = parking->unsent.next;
+        int r = 0;
+
+        while (end != &parking->unsent) {
+                if (parking->messages >= MESSAGES_MAX && parking->messages > 2 * (parking->guests_sent / PARKING_BATCH + 1))
+                        r = gather(parking);
+                else {
+                        r = send_batch(parking->pair[0], &parking->unsent, &end);
+                        if (r > 0) {
+                                parking->messages++;
+                                parking->in_flight += (unsigned)r;
+                                note_sent(parking, end);
+                        }
+                        if (r == -EAGAIN && !parking->full)
+                                r = gather(parking);
+                }
+                if (r < 0)
+                        break;
+                end = parking->unsent.next;
+        }
+        /* ETOOMANYREFS: as many are in flight as the process may have descriptors, unix(7). */
+        if (r < 0 && !parking->full) {
+                parking->full = true;
+                log_warning("Not every connection will outlive this process, ignoring: %s", strerror(-r));
+        }
+}
+
+void parking_flush(struct parking *parking) {
+        parking_write(parking);
+        if (!parking_is_open(parking))
+                return;
+        if (parking->end >= parking->rewrite_at)
+                rewrite(parking);
+        if (!parking_is_open(parking))
+                return;
+        if (parking->in_flight > 2 * parking->guests_sent + ENDED_MAX)
+                (void)gather(parking);
+        send_unsent(parking);
+}
+
+void parking_add(struct parking *parking, struct guest *guest, int fd) {
+        socklen_t len = sizeof(guest->cookie);
+
+        if (getsockopt(fd, SOL_SOCKET, SO_COOKIE, &guest->cookie, &len) < 0)
+                return;
+        guest->fd = fd;
+        guest->sent = false;
+        list_append(&parking->unsent, &guest->link);
+        reactor_queue(parking->reactor, &parking->job);
+}
+
+void parking_remove(struct parking *parking, struct guest *guest) {
+        if (guest_is_parked(guest)) {
+                if (guest->sent) {
+                        parking_record(parking, guest, PARKING_GONE, 0, 0, NULL, 0);
+                        parking->guests_sent--;
+                }
+                list_remove(&guest->link);
+        }
+        if (guest->sent)
+                (void)shutdown(guest->fd, SHUT_RDWR);
+}
