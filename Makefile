@@ -15,6 +15,7 @@ MANDIR ?= $(PREFIX)/share/man
 COMPLETIONDIR ?= $(PREFIX)/share/bash-completion/completions
 UNITDIR ?= $(PREFIX)/lib/systemd/system
 SYSUSERSDIR ?= $(PREFIX)/lib/sysusers.d
+DOCDIR ?= $(PREFIX)/share/doc/msd
 
 BUILD ?= build
 CC ?= cc
@@ -110,17 +111,23 @@ $(SYSTEM_TESTS): $(BUILD)/tests/system/%: $(BUILD)/tests/system/%.o \
 		$(call objects,$(wildcard tests/support/*.c) common/protocol.c common/number.c common/line.c common/address.c)
 	$(CC) $(LDFLAGS) -o $@ $^ $(CHECK_LIBS) $(CLIENT_LIBS) -lutil
 
+# Under a systemd of their own, where one can be had.
+SYSTEMD_TESTS := $(filter-out tests/systemd/inside.sh,$(wildcard tests/systemd/*.sh))
+
+$(BUILD)/tests/systemd/crowd: %: %.o $(call objects,common/address.c)
+	$(CC) $(LDFLAGS) -o $@ $^
+
 # The sources that make no sense alone: man pages without a warning, the arrows between the rooms.
-SCRIPT_TESTS := tests/arrows.sh tests/manpages.sh tests/install.sh
+SCRIPT_TESTS := tests/arrows.sh tests/manpages.sh tests/install.sh tests/units.sh
 
 .PHONY: check check-built check-asan check-tsan
 check:
 	@tests/support/packages.sh check
 	@$(MAKE) --no-print-directory -s -j"$$(nproc)" check-built
 
-check-built: all $(UNIT_TESTS) $(SYSTEM_TESTS)
+check-built: all $(UNIT_TESTS) $(SYSTEM_TESTS) $(BUILD)/tests/systemd/crowd
 	@MSD=$(BUILD)/msd MSCLI=$(BUILD)/mscli BUILD=$(BUILD) tests/support/run-tests.sh $(BUILD)/logs \
-		$(SYSTEM_TESTS) $(UNIT_TESTS) $(SCRIPT_TESTS)
+		$(SYSTEM_TESTS) $(SYSTEMD_TESTS) $(UNIT_TESTS) $(SCRIPT_TESTS)
 
 check-asan:
 	@tests/support/packages.sh sanitize
@@ -173,6 +180,24 @@ $(BUILD)/%: client/%.scd
 	@mkdir -p $(@D)
 	scdoc <$< >$@
 
+# A unit for one model, and a template for one of several, of the same source.
+UNITS := $(addprefix $(BUILD)/systemd/,msd.service msd.socket msd@.service msd@.socket)
+
+$(BUILD)/systemd/msd.%: systemd/msd.%.in $(BUILD)/places
+	@mkdir -p $(@D)
+	sed -e 's|@SBINDIR@|$(SBINDIR)|; s|@INSTANCE@||; s|@SOCKET@|msd.socket|; s|@PATH@|/run/msd/msd.sock|' \
+		-e 's|@ENVIRONMENT@|-/etc/default/msd|; s|@USER@|_msd|' $< >$@
+
+$(BUILD)/systemd/msd@.%: systemd/msd.%.in $(BUILD)/places
+	@mkdir -p $(@D)
+	sed -e 's|@SBINDIR@|$(SBINDIR)|; s|@INSTANCE@| (%i)|; s|@SOCKET@|msd@%i.socket|; s|@PATH@|/run/msd/%i.sock|' \
+		-e 's|@ENVIRONMENT@|/etc/msd/%i.env|; s|@USER@|_msd-%i|' $< >$@
+
+# Made again when the place of the program changes.
+$(BUILD)/places: FORCE
+	@mkdir -p $(@D)
+	@echo '$(SBINDIR)' | cmp -s - $@ || echo '$(SBINDIR)' >$@
+
 # Source, mode and place of each file; of the directories msd shares with others, none is removed.
 INSTALLED := \
 	$(BUILD)/msd:755:$(SBINDIR)/msd \
@@ -182,11 +207,12 @@ INSTALLED := \
 	$(BUILD)/mscli.1:644:$(MANDIR)/man1/mscli.1 \
 	daemon/msd.bash-completion:644:$(COMPLETIONDIR)/msd \
 	client/mscli.bash-completion:644:$(COMPLETIONDIR)/mscli \
-	$(foreach unit,$(wildcard systemd/*.service systemd/*.socket),$(unit):644:$(UNITDIR)/$(notdir $(unit))) \
-	$(foreach file,$(wildcard systemd/*.sysusers),$(file):644:$(SYSUSERSDIR)/$(basename $(notdir $(file))).conf)
+	$(foreach unit,$(UNITS),$(unit):644:$(UNITDIR)/$(notdir $(unit))) \
+	systemd/msd.sysusers:644:$(SYSUSERSDIR)/msd.conf \
+	systemd/examples/gpu.conf:644:$(DOCDIR)/examples/gpu.conf
 
 .PHONY: install uninstall
-install: all man
+install: all man $(UNITS)
 	@set -e; for file in $(INSTALLED); do \
 		source=$${file%%:*} place=$${file##*:} mode=$${file#*:}; mode=$${mode%%:*}; \
 		echo "install $(DESTDIR)$$place"; install -D -m $$mode $$source "$(DESTDIR)$$place"; done

@@ -154,7 +154,8 @@ static void take_over(struct worker *worker) {
 
                 atomic_fetch_add(&worker->placed, n);
                 atomic_fetch_add(&group->connections->connections, n);
-                log_info("Taken over from the process before: %u connections", n);
+                if (n > 0)
+                        log_info("Taken over from the process before: %u connections", n);
         }
 }
 

@@ -534,7 +534,7 @@ void front_init(struct front *front, struct reactor *reactor, struct request_que
 }
 
 void front_park(struct front *front) {
-        if (!is_parking(front))
+        if (list_is_empty(&front->connections) || !is_parking(front))
                 return;
         for (struct list *i = front->connections.next; i != &front->connections; i = i->next) {
                 struct connection *connection = connection_of_link(i);

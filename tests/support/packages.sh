@@ -4,7 +4,7 @@
 set -eu
 
 build=(gcc libc6-dev make pkg-config libsystemd-dev libjansson-dev)
-check=(check scdoc man-db groff-base)
+check=(check scdoc man-db groff-base systemd)
 sanitize=()
 bench=(python3-minimal)
 

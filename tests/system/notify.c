@@ -3,6 +3,7 @@
  */
 
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -214,7 +215,7 @@ START_TEST(status_follows) {
 }
 END_TEST
 
-/* Stops one thread of the daemon that is not the main one, a worker, for good. */
+/* Stops one thread of the daemon that is not the main one, a worker, for good. Returns it, or 0: that is not permitted. */
 static pid_t hang_worker(const struct process *process) {
         char path[64];
         struct dirent *entry;
@@ -229,7 +230,8 @@ static pid_t hang_worker(const struct process *process) {
                 worker = MAX(worker, (pid_t)atoi(entry->d_name));
         closedir(directory);
         ck_assert_int_ne(worker, process->pid);
-        ck_assert_int_eq(ptrace(PTRACE_SEIZE, worker, NULL, NULL), 0);
+        if (ptrace(PTRACE_SEIZE, worker, NULL, NULL) < 0 && errno == EPERM)
+                return 0;
         ck_assert_int_eq(ptrace(PTRACE_INTERRUPT, worker, NULL, NULL), 0);
         ck_assert_int_eq(waitpid(worker, NULL, __WALL), worker);
         return worker;
@@ -250,6 +252,12 @@ START_TEST(watchdog) {
                 manager_wait_more(&manager);
 
         worker = hang_worker(&daemon.process);
+        if (worker == 0) {
+                suite_skip("watchdog, with a worker that hangs", "ptrace is not permitted");
+                daemon_stop(&daemon);
+                manager_deinit(&manager);
+                return;
+        }
         /* One may be on its way. Without the worker there is none, for the time of ten. */
         count = manager_count(&manager, "WATCHDOG=1");
         until = clock_now() + 500 * NSEC_PER_MSEC;
