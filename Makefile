@@ -44,7 +44,7 @@ override CPPFLAGS += -I. -D_GNU_SOURCE -DMSD_VERSION='"$(VERSION)"'
 override CFLAGS := -std=gnu17 $(OPTIMIZE) $(WARNINGS) $(HARDENING) -pthread $(SANITIZE) $(CFLAGS)
 override LDFLAGS += -pie -Wl,-z,relro -Wl,-z,now -Wl,--as-needed -pthread $(SANITIZE)
 
-LIBS = $(shell $(PKG_CONFIG) --libs libsystemd jansson)
+LIBS = $(shell $(PKG_CONFIG) --libs libsystemd jansson libcurl)
 CLIENT_LIBS = $(shell $(PKG_CONFIG) --libs jansson)
 CHECK_LIBS = $(shell $(PKG_CONFIG) --libs check)
 
@@ -111,6 +111,10 @@ $(SYSTEM_TESTS): $(BUILD)/tests/system/%: $(BUILD)/tests/system/%.o \
 		$(call objects,$(wildcard tests/support/*.c) common/protocol.c common/number.c common/line.c common/address.c)
 	$(CC) $(LDFLAGS) -o $@ $^ $(CHECK_LIBS) $(CLIENT_LIBS) -lutil
 
+# The model server that the tests have.
+$(BUILD)/tests/upstream/server: %: %.o $(call objects,common/number.c)
+	$(CC) $(LDFLAGS) -o $@ $^ $(shell $(PKG_CONFIG) --libs libmicrohttpd jansson libsystemd)
+
 # Under a systemd of their own, where one can be had.
 SYSTEMD_TESTS := $(filter-out tests/systemd/inside.sh,$(wildcard tests/systemd/*.sh))
 
@@ -125,7 +129,7 @@ check:
 	@tests/support/packages.sh check
 	@$(MAKE) --no-print-directory -s -j"$$(nproc)" check-built
 
-check-built: all $(UNIT_TESTS) $(SYSTEM_TESTS) $(BUILD)/tests/systemd/crowd
+check-built: all $(UNIT_TESTS) $(SYSTEM_TESTS) $(BUILD)/tests/systemd/crowd $(BUILD)/tests/upstream/server
 	@MSD=$(BUILD)/msd MSCLI=$(BUILD)/mscli BUILD=$(BUILD) tests/support/run-tests.sh $(BUILD)/logs \
 		$(SYSTEM_TESTS) $(SYSTEMD_TESTS) $(UNIT_TESTS) $(SCRIPT_TESTS)
 

@@ -95,13 +95,56 @@ static void deadline_elapsed(struct timer *timer) {
         loader_fail(loader, ETIMEDOUT, reason);
 }
 
+static void model_lost(struct load_events *events, const char *reason) {
+        struct loader *loader = container_of(events, struct loader, events);
+
+        loader->lost(loader, reason);
+}
+
+static void model_alive(struct load_events *events) {
+        struct loader *loader = container_of(events, struct loader, events);
+
+        loader->alive(loader);
+}
+
+static void model_stopped(struct load_events *events) {
+        struct loader *loader = container_of(events, struct loader, events);
+
+        loader->stopped(loader);
+}
+
+static void model_said(struct load_events *events, bool error, const char *line, size_t len) {
+        struct loader *loader = container_of(events, struct loader, events);
+
+        loader->said(loader, error, line, len);
+}
+
+static void model_told(struct load_events *events, const char *status, uint64_t extend) {
+        struct loader *loader = container_of(events, struct loader, events);
+        uint64_t due = timer_now() + extend;
+
+        if (!loader->loading)
+                return;
+        if (timer_is_set(&loader->stall) && due > loader->stall.due)
+                reactor_set_timer(loader->reactor, &loader->stall, due);
+        loader->told(loader, status, extend);
+}
+
 void loader_init(struct loader *loader, struct reactor *reactor, struct model *model,
                  const struct loader_options *options) {
         *loader = (struct loader){
                 .reactor = reactor,
                 .model = model,
                 .options = *options,
-                .events = { .ready = attempt_ready, .failed = attempt_failed },
+                .events = {
+                        .ready = attempt_ready,
+                        .failed = attempt_failed,
+                        .lost = model_lost,
+                        .alive = model_alive,
+                        .stopped = model_stopped,
+                        .said = model_said,
+                        .told = model_told,
+                },
         };
         timer_init(&loader->deadline, deadline_elapsed);
         timer_init(&loader->stall, stall_elapsed);

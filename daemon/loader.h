@@ -33,6 +33,12 @@ struct loader {
         void (*ready)(struct loader *loader, const char *name);
         /* `error`: an errno of the same kind as the reason. */
         void (*failed)(struct loader *loader, int error, const char *reason);
+        /* The rest is what struct load_events has. */
+        void (*lost)(struct loader *loader, const char *reason);
+        void (*alive)(struct loader *loader);
+        void (*stopped)(struct loader *loader);
+        void (*said)(struct loader *loader, bool error, const char *line, size_t len);
+        void (*told)(struct loader *loader, const char *status, uint64_t extend);
 };
 
 /* `reactor` and `model` are borrowed. The functions are for the caller to set, before loader_start(). */

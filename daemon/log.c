@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -48,6 +49,12 @@ void log_write(enum log_level level, const char *format, ...) {
         line[n++] = '\n';
         /* One write, so that lines of different threads do not mix. */
         (void)!write(STDERR_FILENO, line, n);
+}
+
+void log_line(const char *line, size_t len) {
+        const struct iovec pieces[] = { { (char *)line, len }, { (char *)"\n", 1 } };
+
+        (void)!writev(STDERR_FILENO, pieces, ARRAY_SIZE(pieces));
 }
 
 static struct {

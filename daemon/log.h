@@ -23,6 +23,9 @@ void log_write(enum log_level level, const char *format, ...) __attribute__((for
 #define log_notice(...) log_write(LOG_LEVEL_NOTICE, __VA_ARGS__)
 #define log_info(...) log_write(LOG_LEVEL_INFO, __VA_ARGS__)
 
+/* Writes a line of somebody else's, which gets its LF here, to standard error as it is. */
+void log_line(const char *line, size_t len);
+
 /* Starts the thread that writes standard output. Returns 0 or -errno. */
 int log_output_start(void);
 

@@ -10,6 +10,7 @@
 #include "common/util.h"
 #include "daemon/front/listener.h"
 #include "daemon/log.h"
+#include "daemon/model/upstream.h"
 #include "daemon/notify.h"
 #include "daemon/options.h"
 #include "daemon/server.h"
@@ -137,6 +138,17 @@ int main(int argc, char **argv) {
                 return puts("msd " MSD_VERSION) < 0 || fflush(stdout) != 0 ? STATUS_FAILED : 0;
         case OPTIONS_WRONG:
                 return wrong_usage(error);
+        }
+
+        if (options.upstream) {
+                const struct upstream_options upstream = {
+                        .url = options.upstream,
+                        .ready_line = options.ready_line,
+                        .completion_options = options.completion_options,
+                };
+
+                if (upstream_check(&upstream, error, sizeof(error)) < 0)
+                        return wrong_usage(error);
         }
 
         /* Whoever reads standard output may go away; the daemon does not. */

@@ -15,8 +15,15 @@ enum on_load_failure {
 
 struct options {
         const char *socket;             /* into the arguments, as are all strings; NULL: nobody says */
-        const char *model;
+        const char *model;              /* NULL: nobody says */
         const char *load_failure;
+        const char *upstream;           /* NULL: the model is simulated */
+        const char *health_path;
+        const char *ready_line;
+        const char *warmup;
+        const char *completion_path;
+        const char *completion_options;
+        char *const *command;           /* up to NULL; NULL: there is none */
         uint64_t load_time;             /* all times in nanoseconds */
         uint64_t inference_time;
         uint64_t load_timeout;          /* 0: none */
@@ -24,8 +31,10 @@ struct options {
         uint64_t request_timeout;       /* 0: none */
         uint64_t drain_timeout;
         uint64_t load_attempts;
+        uint64_t max_tokens;            /* 0: nobody says */
         uint64_t threads;               /* 0: one a processor, at most 8 */
         uint64_t max_waiting;
+        uint64_t max_inflight;          /* 0: any number */
         uint64_t max_connections;       /* 0: as many as the descriptors allow */
         uint64_t max_prompt;
         uint64_t max_prompt_memory;

@@ -11,12 +11,16 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "common/number.h"
 #include "common/util.h"
 #include "daemon/log.h"
 #include "daemon/model/sim.h"
+#include "daemon/model/upstream.h"
 #include "daemon/notify.h"
 
 enum {
@@ -25,6 +29,7 @@ enum {
         LETTER_DRAINED = 1 << 2,
         LETTER_PULSED = 1 << 3,
         LETTER_CHANGED = 1 << 4,
+        LETTER_SUSPECT = 1 << 5,
 };
 
 #define THREADS_DEFAULT_MAX 8
@@ -79,6 +84,15 @@ static int begin_generation(struct model_server *server) {
         return 0;
 }
 
+/* What the model is called before it has a name of its own. */
+static const char *model_name(const struct model_server *server) {
+        const struct options *options = server->options;
+
+        if (options->model)
+                return options->model;
+        return options->command ? options->command[0] : options->upstream;
+}
+
 /* The status line: what the situation is, and how many there are that it concerns. */
 static const char *status_line(struct model_server *server) {
         struct status_sums sums;
@@ -131,6 +145,7 @@ int model_server_load_model(struct model_server *server) {
         struct generation *generation = server_generation(server);
         int r;
 
+        /* Ready, failed, or lost: that generation is over. */
         if (!generation || gate_state(&generation->gate) != GATE_PENDING) {
                 r = begin_generation(server);
                 if (r < 0)
@@ -225,6 +240,14 @@ static void host_shutdown(struct host *host) {
         mailbox_post(&server_of(host)->mailbox, LETTER_SHUTDOWN);
 }
 
+static void host_room(struct host *host) {
+        worker_group_room(&server_of(host)->workers);
+}
+
+static void host_suspect(struct host *host) {
+        mailbox_post(&server_of(host)->mailbox, LETTER_SUSPECT);
+}
+
 /* From any thread; one letter until the main thread has looked. */
 static void host_changed(struct host *host) {
         struct model_server *server = server_of(host);
@@ -262,6 +285,14 @@ static void workers_drained(struct worker_group *group) {
         mailbox_post(&container_of(group, struct model_server, workers)->mailbox, LETTER_DRAINED);
 }
 
+/* Nothing is in flight any more, or is to be: everybody is answered, then the model is stopped, and then it ends. */
+static void end_serving(struct model_server *server) {
+        timer_clear(&server->drain);
+        worker_group_stop(&server->workers);
+        if (!model_stop(server->model, &server->loader.events))
+                reactor_stop(&server->reactor);
+}
+
 static void server_deliver(struct mailbox *mailbox, unsigned letters) {
         struct model_server *server = container_of(mailbox, struct model_server, mailbox);
         int r;
@@ -285,8 +316,10 @@ static void server_deliver(struct mailbox *mailbox, unsigned letters) {
         if (letters & LETTER_CHANGED && !timer_is_set(&server->follow))
                 reactor_set_timer(&server->reactor, &server->follow,
                                   MAX(timer_now(), server->followed + FOLLOW_INTERVAL));
+        if (letters & LETTER_SUSPECT)
+                model_suspect(server->model);
         if (letters & LETTER_DRAINED)
-                reactor_stop(&server->reactor);
+                end_serving(server);
 }
 
 static void drain_elapsed(struct timer *timer) {
@@ -295,7 +328,7 @@ static void drain_elapsed(struct timer *timer) {
 
         status_sum(&server->status, &sums);
         log_warning("Not drained in time: %" PRIu64 " requests in flight are given up", sums.processing);
-        reactor_stop(&server->reactor);
+        end_serving(server);
 }
 
 static void signals_ready(struct watch *watch, uint32_t events) {
@@ -334,7 +367,7 @@ static void load_attempting(struct loader *loader, unsigned attempt, const char 
                 notify_extend(pause + EXTEND_MARGIN);
         } else {
                 strftime(text, sizeof(text), "%H:%M:%S", localtime_r(&now, &local));
-                set_situation(server, "Loading %s since %s", server->options->model, text);
+                set_situation(server, "Loading %s since %s", model_name(server), text);
                 log_output(line_loading, sizeof(line_loading) - 1);
         }
         notify_status(status_line(server));
@@ -361,6 +394,56 @@ static void load_ready(struct loader *loader, const char *name) {
         set_situation(server, "Ready: %s was loaded in %s", name,
                       number_format_duration(text, status_load_time(&server->status) / NSEC_PER_MSEC * NSEC_PER_MSEC));
         notify_ready(status_line(server));
+}
+
+static void load_lost(struct loader *loader, const char *reason) {
+        struct model_server *server = container_of(loader, struct model_server, loader);
+        int r;
+
+        log_error("The model is lost: %s", reason);
+        if (server->stopping)
+                return;
+        /* Who is new waits for the next; who was with this one, and heard nothing of it, does too. */
+        r = model_server_load_model(server);
+        if (r < 0) {
+                log_error("Cannot begin to load: %s", strerror(-r));
+                server->failed = true;
+                model_server_shutdown(server);
+        }
+}
+
+static void load_alive(struct loader *loader) {
+        worker_group_retry(&container_of(loader, struct model_server, loader)->workers);
+}
+
+static void load_stopped(struct loader *loader) {
+        reactor_stop(&container_of(loader, struct model_server, loader)->reactor);
+}
+
+/* A model's own lines go where the daemon's go, each whole. */
+static void load_said(struct loader *loader, bool error, const char *line, size_t len) {
+        char text[4096];
+
+        (void)loader;
+        if (error) {
+                log_line(line, len);
+                return;
+        }
+        len = MIN(len, sizeof(text) - 1);
+        memcpy(text, line, len);
+        text[len] = '\n';
+        log_output(text, len + 1);
+}
+
+static void load_told(struct loader *loader, const char *status, uint64_t extend) {
+        struct model_server *server = container_of(loader, struct model_server, loader);
+
+        if (extend > 0)
+                notify_extend(MAX(extend, load_limit(server->options)));
+        if (status) {
+                set_situation(server, "Loading %s: %s", model_name(server), status);
+                host_changed(&server->host);
+        }
 }
 
 static void load_failed(struct loader *loader, int error, const char *reason) {
@@ -438,6 +521,17 @@ static uint64_t limit_connections(const struct options *options, unsigned parkin
         return MIN(options->max_connections, room);
 }
 
+/* Where it listens: no two daemons do so at the same place. */
+static void find_place(struct model_server *server) {
+        struct sockaddr_un address = { 0 };
+        socklen_t len = sizeof(address) - 1;
+
+        (void)getsockname(server->socket.fd, (struct sockaddr *)&address, &len);
+        if (address.sun_path[0] != '/' && getcwd(server->place, sizeof(server->place)))
+                strncat(server->place, "/", sizeof(server->place) - strlen(server->place) - 1);
+        strncat(server->place, address.sun_path, sizeof(server->place) - strlen(server->place) - 1);
+}
+
 int model_server_init(struct model_server *server, const struct options *options, struct listener_socket *socket,
                       struct parked_list *parked) {
         const struct sim_options sim = {
@@ -445,6 +539,18 @@ int model_server_init(struct model_server *server, const struct options *options
                 .load_time = options->load_time,
                 .inference_time = options->inference_time,
                 .failure = options->load_failure,
+        };
+        const struct upstream_options upstream = {
+                .url = options->upstream,
+                .command = options->command,
+                .owner = server->place,
+                .model = options->model,
+                .health_path = options->health_path,
+                .ready_line = options->ready_line,
+                .warmup = options->warmup,
+                .completion_path = options->completion_path,
+                .completion_options = options->completion_options,
+                .max_tokens = options->max_tokens,
         };
         const struct loader_options loader = {
                 .attempts = (unsigned)options->load_attempts,
@@ -461,6 +567,8 @@ int model_server_init(struct model_server *server, const struct options *options
                         .generation = host_generation,
                         .load = host_load,
                         .shutdown = host_shutdown,
+                        .room = host_room,
+                        .suspect = host_suspect,
                 },
                 .reactor = { .epoll = -1 },
                 .mailbox = MAILBOX_NULL,
@@ -469,11 +577,13 @@ int model_server_init(struct model_server *server, const struct options *options
                 .socket = *socket,
                 .limits = {
                         .max_waiting = options->max_waiting,
+                        .max_inflight = options->max_inflight,
                         .max_prompt = options->max_prompt,
                         .max_prompt_memory = options->max_prompt_memory,
                         .timeout = options->request_timeout,
                 },
         };
+        find_place(server);
         *socket = (struct listener_socket)LISTENER_SOCKET_NULL;
         list_init(&server->generations);
         timer_init(&server->drain, drain_elapsed);
@@ -509,13 +619,18 @@ int model_server_init(struct model_server *server, const struct options *options
         if (r == 0)
                 r = status_init(&server->status, threads, &server->stop);
         if (r == 0)
-                r = sim_new(&server->model, &sim);
+                r = options->upstream ? upstream_new(&server->model, &upstream) : sim_new(&server->model, &sim);
         if (r == 0) {
                 loader_init(&server->loader, &server->reactor, server->model, &loader);
                 server->loader.attempting = load_attempting;
                 server->loader.progressing = load_progressing;
                 server->loader.ready = load_ready;
                 server->loader.failed = load_failed;
+                server->loader.lost = load_lost;
+                server->loader.alive = load_alive;
+                server->loader.stopped = load_stopped;
+                server->loader.said = load_said;
+                server->loader.told = load_told;
                 server->workers.model = server->model;
                 r = begin_generation(server);
         }

@@ -45,6 +45,7 @@ struct model_server {
         atomic_bool changed;                    /* there is a reason to send it again */
         char situation[GATE_REASON_MAX + 128];  /* what it says, but for the numbers */
         char line[GATE_REASON_MAX + 192];       /* what it said last */
+        char place[4096];                       /* where it listens */
         bool stopping;
         bool failed;                            /* the exit status is to say so */
 };

@@ -15,6 +15,7 @@ enum {
         LETTER_STOP = 1 << 1,
         LETTER_LEAVE = 1 << 2,
         LETTER_PULSE = 1 << 3,
+        LETTER_RETRY = 1 << 4,
 };
 
 /* Descriptors read from the pipe at once. */
@@ -131,6 +132,8 @@ static void worker_deliver(struct mailbox *mailbox, unsigned letters) {
                 listener_deinit(&worker->listener);
                 request_queue_leave(&worker->queue);
         }
+        if (letters & LETTER_RETRY)
+                request_queue_retry(&worker->queue);
         if (letters & LETTER_PULSE && atomic_fetch_add(&worker->group->pulsed, 1) + 1 == worker->group->count)
                 worker->group->all_pulsed(worker->group);
         if (letters & LETTER_STOP) {
@@ -260,20 +263,44 @@ int worker_group_start(struct worker_group *group) {
         return -r;
 }
 
-void worker_group_follow(struct worker_group *group) {
+static void post_all(struct worker_group *group, unsigned letters) {
         for (unsigned i = 0; i < group->count; i++)
-                mailbox_post(&group->workers[i].mailbox, LETTER_FOLLOW);
+                mailbox_post(&group->workers[i].mailbox, letters);
+}
+
+void worker_group_follow(struct worker_group *group) {
+        post_all(group, LETTER_FOLLOW);
 }
 
 void worker_group_leave(struct worker_group *group) {
-        for (unsigned i = 0; i < group->count; i++)
-                mailbox_post(&group->workers[i].mailbox, LETTER_LEAVE);
+        post_all(group, LETTER_LEAVE);
+}
+
+void worker_group_retry(struct worker_group *group) {
+        post_all(group, LETTER_RETRY);
+}
+
+void worker_group_room(struct worker_group *group) {
+        struct worker *first = NULL;
+        uint64_t oldest = UINT64_MAX;
+
+        /* A place is given back before it is looked who waits, and one waits before it is looked whether there is a place. */
+        atomic_thread_fence(memory_order_seq_cst);
+        for (unsigned i = 0; i < group->count; i++) {
+                uint64_t arrived = atomic_load_explicit(&group->workers[i].queue.counters->oldest, memory_order_relaxed);
+
+                if (arrived > 0 && arrived < oldest) {
+                        oldest = arrived;
+                        first = &group->workers[i];
+                }
+        }
+        if (first)
+                mailbox_post(&first->mailbox, LETTER_RETRY);
 }
 
 void worker_group_pulse(struct worker_group *group) {
         atomic_store(&group->pulsed, 0);
-        for (unsigned i = 0; i < group->count; i++)
-                mailbox_post(&group->workers[i].mailbox, LETTER_PULSE);
+        post_all(group, LETTER_PULSE);
 }
 
 unsigned worker_group_generation(const struct worker_group *group) {

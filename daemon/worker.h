@@ -69,6 +69,12 @@ void worker_group_follow(struct worker_group *group);
  */
 void worker_group_leave(struct worker_group *group);
 
+/* There may be room for one more in flight: the worker with the request that came first hears of it. */
+void worker_group_room(struct worker_group *group);
+
+/* The model was not lost: what was with it, and waits, is sent again. */
+void worker_group_retry(struct worker_group *group);
+
 /* Asks every worker for a turn; all_pulsed() is called when all have turned. */
 void worker_group_pulse(struct worker_group *group);
 

@@ -185,6 +185,13 @@ static void park_busy(struct connection *connection) {
 static void connection_park(struct connection *connection) {
         connection->parked_rest = connection->parked_busy = false;
         parking_add(parking_of(connection), &connection->guest, connection->watch.fd);
+        /* Those that a model has lost already. */
+        for (struct list *i = connection->owner.requests.next; i != &connection->owner.requests; i = i->next) {
+                struct request *request = container_of(i, struct request, owner_link);
+
+                if (request->inference.id_len > 0 && !request->inference.started)
+                        park_waiting(connection, request);
+        }
         park_rest(connection);
         park_busy(connection);
 }

@@ -87,6 +87,10 @@ static void leave_processing(struct request_queue *queue, struct request *reques
         counter_add(&queue->counters->processing, -1);
         request->inference.started = false;
         request->owner->processing--;
+        if (queue->limits->max_inflight > 0) {
+                atomic_fetch_sub(&queue->limits->inflight, 1);
+                queue->host->room(queue->host);
+        }
         if (queue->host->changed && gate_state(queue->stop) != GATE_PENDING)
                 tell_changed(queue);
 }
@@ -154,6 +158,43 @@ static void inference_failed(struct inference_events *events, struct inference *
         check_idle(queue);
 }
 
+/* Back to its place among those that wait: it came before most of them. */
+static void wait_again(struct request_queue *queue, struct request *request) {
+        struct list *i = queue->waiting.next;
+
+        while (i != &queue->waiting && request_of(i)->arrived <= request->arrived)
+                i = i->next;
+        list_remove(&request->queue_link);
+        list_insert_before(i, &request->queue_link);
+        atomic_fetch_add_explicit(&queue->limits->waiting, 1, memory_order_relaxed);
+        counter_add(&queue->counters->waiting, 1);
+        note_oldest(queue);
+        set_timeout(queue);
+        request->owner->ops->waiting(request->owner, request);
+        tell_changed(queue);
+}
+
+static void inference_lost(struct inference_events *events, struct inference *inference, const char *reason) {
+        struct request_queue *queue = container_of(events, struct request_queue, events);
+        struct request *request = request_of_inference(inference);
+        enum gate_state state;
+
+        leave_processing(queue, request);
+        request_queue_follow(queue, queue->host->generation(queue->host));
+        state = gate_state(&queue->generation->gate);
+        if (inference->resent || gate_state(queue->stop) != GATE_PENDING)
+                fail(queue, request, PROTOCOL_INFERENCE_FAILED, reason);
+        else if (state == GATE_FAILED)
+                fail(queue, request, PROTOCOL_LOAD_FAILED, queue->generation->gate.reason);
+        else {
+                inference->resent = true;
+                wait_again(queue, request);
+                if (state == GATE_OPEN)
+                        queue->host->suspect(queue->host);
+        }
+        check_idle(queue);
+}
+
 static void print_lines(struct request_queue *queue) {
         if (queue->lines_len > 0)
                 log_output(queue->lines, queue->lines_len);
@@ -185,7 +226,21 @@ void request_refuse(struct request_queue *queue, struct request *request, enum p
         fail(queue, request, code, message);
 }
 
-void request_start(struct request_queue *queue, struct request *request) {
+/* Takes one of the places that the model has. */
+static bool take_place(struct request_queue *queue) {
+        struct request_limits *limits = queue->limits;
+
+        if (limits->max_inflight == 0 || atomic_fetch_add(&limits->inflight, 1) < limits->max_inflight)
+                return true;
+        atomic_fetch_sub(&limits->inflight, 1);
+        return false;
+}
+
+static bool is_room(const struct request_queue *queue) {
+        return atomic_load(&queue->limits->inflight) < queue->limits->max_inflight;
+}
+
+static void start(struct request_queue *queue, struct request *request) {
         int r;
 
         /* A successor that found it parked would run it again. */
@@ -200,7 +255,20 @@ void request_start(struct request_queue *queue, struct request *request) {
         set_timeout(queue);
         r = model_infer(queue->session, queue->generation->model, &request->inference);
         if (r < 0)
-                inference_failed(&queue->events, &request->inference, strerror(-r));
+                inference_failed(&queue->events, &request->inference,
+                                 r == -EILSEQ ? "The prompt is not UTF-8" : strerror(-r));
+}
+
+void request_start(struct request_queue *queue, struct request *request) {
+        if (queue->limits->max_inflight == 0 || (list_is_empty(&queue->waiting) && take_place(queue))) {
+                start(queue, request);
+                return;
+        }
+        request_wait(queue, request);
+        /* Who gave a place back just now may not have seen that one waits: the other way round it is seen here. */
+        atomic_thread_fence(memory_order_seq_cst);
+        if (is_room(queue))
+                queue->host->room(queue->host);
 }
 
 void request_wait(struct request_queue *queue, struct request *request) {
@@ -235,6 +303,7 @@ int request_new(struct request_queue *queue, struct request_owner *owner, const 
         request->inference.stream = stream;
         request->inference.started = false;
         request->inference.parked = false;
+        request->inference.resent = false;
         memcpy(request->inference.text, id, id_len);
         if (prompt)
                 memcpy(request->inference.text + id_len, prompt, prompt_len);
@@ -251,7 +320,10 @@ int request_new(struct request_queue *queue, struct request_owner *owner, const 
                 fail(queue, request, PROTOCOL_QUEUE_FULL, message);
                 return 0;
         }
-        queue->host->handle_request(queue->host, queue, request);
+        if (!prompt && queue->session->model->ops->needs_prompt)
+                fail(queue, request, PROTOCOL_BAD_REQUEST, "This model needs a prompt");
+        else
+                queue->host->handle_request(queue->host, queue, request);
         return 0;
 }
 
@@ -273,8 +345,10 @@ static uint64_t settle_waiting(struct request_queue *queue, uint64_t max) {
                         fail(queue, request, PROTOCOL_LOAD_FAILED, queue->generation->gate.reason);
                 else if (stopping)
                         fail(queue, request, PROTOCOL_SHUTTING_DOWN, PROTOCOL_SHUTTING_DOWN_MESSAGE);
+                else if (take_place(queue))
+                        start(queue, request);
                 else
-                        request_start(queue, request);
+                        break;
         }
         return n;
 }
@@ -346,10 +420,17 @@ static void settle(struct request_queue *queue) {
                 reactor_queue(queue->reactor, &queue->settle);
         else
                 check_idle(queue);
+        /* What is left of it is for those who wait at another worker. */
+        if (queue->limits->max_inflight > 0 && n > 0 && list_is_empty(&queue->waiting) && is_room(queue))
+                queue->host->room(queue->host);
 }
 
 static void settle_run(struct job *job) {
         settle(container_of(job, struct request_queue, settle));
+}
+
+void request_queue_retry(struct request_queue *queue) {
+        settle(queue);
 }
 
 static void gate_ready(struct watch *watch, uint32_t events) {
@@ -493,6 +574,7 @@ int request_queue_init(struct request_queue *queue, struct reactor *reactor, str
                         .part = inference_part,
                         .answered = inference_answered,
                         .failed = inference_failed,
+                        .lost = inference_lost,
                 },
                 .gate_watch = WATCH_NULL,
                 .stop_watch = WATCH_NULL,

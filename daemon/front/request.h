@@ -60,8 +60,10 @@ struct request_limits {
         uint64_t max_prompt;            /* bytes */
         uint64_t max_prompt_memory;     /* bytes, of all prompts that are held */
         uint64_t timeout;               /* nanoseconds; 0: none */
+        uint64_t max_inflight;          /* with the model at once; 0: any number */
         atomic_uint_fast64_t waiting;
         atomic_uint_fast64_t prompt_memory;
+        atomic_uint_fast64_t inflight;  /* counted where there is a limit */
 };
 
 /*
@@ -77,6 +79,10 @@ struct host {
         void (*shutdown)(struct host *host);
         /* Some wait that did not, or the other way round; or, while it stops, are in flight. NULL: nobody cares. */
         void (*changed)(struct host *host);
+        /* There may be room for one more in flight: for who came first, whichever worker's it is. */
+        void (*room)(struct host *host);
+        /* A request was with a model that may be lost. It waits: for the next generation, or request_queue_retry(). */
+        void (*suspect)(struct host *host);
 };
 
 struct request_queue {
@@ -122,6 +128,9 @@ void request_queue_deinit(struct request_queue *queue);
 /* Goes over to the next generation: to its gate, if it is pending. Harmless if it is the one that it has. */
 void request_queue_follow(struct request_queue *queue, struct generation *generation);
 
+/* The model is not lost, or there is room in it: what waits for that goes on. */
+void request_queue_retry(struct request_queue *queue);
+
 /* Answers all that there is with shutting-down, those in flight too; but not what is left to a successor. */
 void request_queue_abandon(struct request_queue *queue);
 
@@ -158,7 +167,10 @@ int request_new(struct request_queue *queue, struct request_owner *owner, const 
  */
 int request_observe(struct request_queue *queue, struct request_owner *owner, enum request_kind kind);
 
-/* For the host: the request waits for the gate, unless too many do; or goes to the model; or is told why it cannot. */
+/*
+ * For the host: the request waits for the gate, unless too many do; or goes to the model, when there is room and it is its
+ * turn; or is told why it cannot.
+ */
 void request_wait(struct request_queue *queue, struct request *request);
 void request_start(struct request_queue *queue, struct request *request);
 void request_refuse(struct request_queue *queue, struct request *request, enum protocol_code code,

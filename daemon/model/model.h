@@ -14,7 +14,7 @@
 #include "common/protocol.h"
 #include "daemon/loop/reactor.h"
 
-/* One run of the model, from model_infer() to the one of `answered` and `failed` that ends it, or model_cancel(). */
+/* One run of the model, from model_infer() to the event that ends it, or model_cancel(). */
 struct inference {
         uint64_t handle;        /* the backend's own */
         uint32_t prompt_len;
@@ -24,6 +24,7 @@ struct inference {
         /* These two are for who owns the inference, not for the backend. */
         bool started : 1;       /* it is with the model */
         bool parked : 1;        /* it waits, and a successor would find it */
+        bool resent : 1;        /* it was with a model that was lost */
         char text[];            /* the ID, then the prompt */
 };
 
@@ -37,19 +38,32 @@ static inline const char *inference_prompt(const struct inference *inference) {
 
 /*
  * How a session tells what became of an inference, in the worker's thread; model_infer() itself may call them.
- * After `answered` or `failed` the session does not touch the inference again. A streamed answer comes in parts,
+ * After `answered`, `failed` or `lost` the session does not touch the inference again. A streamed answer comes in parts,
  * and `answered` ends it with the empty rest.
  */
 struct inference_events {
         void (*part)(struct inference_events *events, struct inference *inference, const char *data, size_t len);
         void (*answered)(struct inference_events *events, struct inference *inference, const char *data, size_t len);
         void (*failed)(struct inference_events *events, struct inference *inference, const char *reason);
+        /* The model may be lost. Nothing was delivered of it: it may be run again. */
+        void (*lost)(struct inference_events *events, struct inference *inference, const char *reason);
 };
 
-/* How a load tells how it ended: one of these, once, from the main reactor, never from within model_load(). */
+/* How a model tells what happens to it, from the main reactor, never from within a function called here. */
 struct load_events {
+        /* A load ends in one of these. */
         void (*ready)(struct load_events *events, const char *name);
         void (*failed)(struct load_events *events, const char *reason);
+        /* One that was ready is none any more. */
+        void (*lost)(struct load_events *events, const char *reason);
+        /* One that was suspected is not lost. */
+        void (*alive)(struct load_events *events);
+        /* What model_stop() began has ended. */
+        void (*stopped)(struct load_events *events);
+        /* Its process wrote a line, here without LF. */
+        void (*said)(struct load_events *events, bool error, const char *line, size_t len);
+        /* It says how it is getting on (or NULL), or that it needs `extend` nanoseconds more (or 0). */
+        void (*told)(struct load_events *events, const char *status, uint64_t extend);
 };
 
 struct model {
@@ -62,10 +76,13 @@ struct model_session {
 
 struct model_ops {
         const char *name;
+        bool needs_prompt;      /* a request without one is none */
         void (*free)(struct model *model);
         int (*load)(struct model *model, struct reactor *reactor, struct load_events *events);
         bool (*progressed)(struct model *model);
         void (*unload)(struct model *model);
+        bool (*stop)(struct model *model, struct load_events *events);
+        void (*suspect)(struct model *model);
         int (*session_new)(struct model *model, struct reactor *reactor, struct inference_events *events,
                            struct model_session **session);
         void (*session_free)(struct model_session *session);
@@ -93,6 +110,17 @@ static inline bool model_progressed(struct model *model) {
 /* Ends what there is, a load that is under way too: its events are not called. */
 static inline void model_unload(struct model *model) {
         model->ops->unload(model);
+}
+
+/* The same for good. Returns whether there is something to wait for, until `stopped`. */
+static inline bool model_stop(struct model *model, struct load_events *events) {
+        return model->ops->stop && model->ops->stop(model, events);
+}
+
+/* An inference was lost: if the model is ready it looks whether it still is, and says `lost` or `alive`. */
+static inline void model_suspect(struct model *model) {
+        if (model->ops->suspect)
+                model->ops->suspect(model);
 }
 
 /* Returns 0 or -errno. `events` is borrowed, and outlives the session. */

@@ -3,8 +3,8 @@
 # it prints the one command that does, and fails.
 set -eu
 
-build=(gcc libc6-dev make pkg-config libsystemd-dev libjansson-dev)
-check=(check scdoc man-db groff-base systemd)
+build=(gcc libc6-dev make pkg-config libsystemd-dev libjansson-dev libcurl4-openssl-dev)
+check=(check scdoc man-db groff-base systemd libmicrohttpd-dev)
 sanitize=()
 bench=(python3-minimal)
 

@@ -14,7 +14,7 @@ set -euo pipefail
     echo "WorkingDirectory=$PWD"
     # The checkout may be in somebody's home, which is out of sight.
     echo "BindReadOnlyPaths=$PWD"
-    echo "Environment=MSD=/run/usr/sbin/msd MSCLI=/run/usr/bin/mscli"
+    echo "Environment=MSD=/run/usr/sbin/msd MSCLI=/run/usr/bin/mscli BUILD=$build"
     echo "ExecStart=$PWD/$build/tests/system/%i"
     echo 'StandardOutput=append:/run/%i.output'
     echo 'StandardError=inherit'

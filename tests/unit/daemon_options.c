@@ -104,8 +104,12 @@ static const struct {
         { "--quiet=yes", "--quiet=yes: it takes no value" },
         { "--nope", "--nope: no such option" },
         { "-x", "-x: no such option" },
-        { "start", "start: msd takes options alone" },
-        { "--quiet -- a", "a: msd takes options alone" },
+        { "start", "start: msd takes options alone; the command of a model server stands behind --" },
+        { "--quiet start -- a", "start: msd takes options alone; the command of a model server stands behind --" },
+        { "--quiet -- a", "a command: without --upstream the model is simulated" },
+        { "--warmup x", "--warmup: without --upstream the model is simulated" },
+        { "--upstream unix:a --load-failure x", "--load-failure: with --upstream the model is not simulated" },
+        { "--upstream unix:a --health-path health", "--health-path: \"health\" is no path of a URL, which begins with /" },
 };
 
 START_TEST(options_wrong) {

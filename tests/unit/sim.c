@@ -36,7 +36,7 @@ static void failed(struct inference_events *events, struct inference *inference,
         ck_abort_msg("%s", reason);
 }
 
-static struct inference_events events = { part, answered, failed };
+static struct inference_events events = { .part = part, .answered = answered, .failed = failed };
 
 static void loaded(struct load_events *load, const char *name) {
         (void)load;
@@ -50,7 +50,7 @@ static void not_loaded(struct load_events *load, const char *reason) {
         reactor_stop(&reactor);
 }
 
-static struct load_events load_events = { loaded, not_loaded };
+static struct load_events load_events = { .ready = loaded, .failed = not_loaded };
 
 static struct inference *inference_new(const char *id, bool stream) {
         struct inference *inference = calloc(1, sizeof(*inference) + strlen(id));

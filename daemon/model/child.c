@@ -1,0 +1,417 @@
+#include "daemon/model/child.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "common/number.h"
+#include "common/util.h"
+
+#define KILL_AFTER (5 * NSEC_PER_SEC)
+
+/* In the environment of the child and all that it starts: whose they are. */
+#define OWNER_VARIABLE "MSD_OWNER"
+
+extern char **environ;
+
+static void kill_due(struct timer *timer) {
+        child_kill(container_of(timer, struct child, kill));
+}
+
+void child_init(struct child *child, struct reactor *reactor, const struct child_events *events, const char *owner) {
+        *child = (struct child){
+                .reactor = reactor,
+                .events = events,
+                .owner = owner,
+                .process = WATCH_NULL,
+                .out = { .watch = WATCH_NULL },
+                .err = { .watch = WATCH_NULL },
+                .notify = WATCH_NULL,
+        };
+        timer_init(&child->kill, kill_due);
+}
+
+static void unwatch_and_close(struct watch *watch) {
+        reactor_unwatch(watch);
+        watch->fd = util_close(watch->fd);
+}
+
+static void stream_close(struct child_stream *stream) {
+        unwatch_and_close(&stream->watch);
+        free(STEAL_POINTER(stream->buffer));
+        stream->len = 0;
+}
+
+static void child_close(struct child *child) {
+        unwatch_and_close(&child->process);
+        unwatch_and_close(&child->notify);
+        stream_close(&child->out);
+        stream_close(&child->err);
+        timer_clear(&child->kill);
+        child->pid = 0;
+}
+
+static void say(struct child *child, struct child_stream *stream, const char *line, size_t len) {
+        const bool error = stream == &child->err;
+
+        if (len > 0 && line[len - 1] == '\r')
+                len--;
+        if (error && len > 0) {
+                char *tail = child->tail[child->tail_next++ % CHILD_TAIL_LINES];
+
+                snprintf(tail, sizeof(child->tail[0]), "%.*s", (int)MIN(len, sizeof(child->tail[0]) - 1), line);
+        }
+        child->events->line(child, error, line, len);
+}
+
+/* Returns false at its end. */
+static bool stream_read(struct child *child, struct child_stream *stream) {
+        for (;;) {
+                ssize_t n = read(stream->watch.fd, stream->buffer + stream->len, CHILD_LINE_MAX - stream->len);
+                size_t start = 0;
+                char *end;
+
+                if (n < 0 && errno == EINTR)
+                        continue;
+                if (n < 0)
+                        return errno == EAGAIN;
+                if (n == 0) {
+                        if (stream->len > 0)
+                                say(child, stream, stream->buffer, stream->len);
+                        stream->len = 0;
+                        return false;
+                }
+                stream->len += (size_t)n;
+                while ((end = memchr(stream->buffer + start, '\n', stream->len - start))) {
+                        say(child, stream, stream->buffer + start, (size_t)(end - stream->buffer) - start);
+                        start = (size_t)(end - stream->buffer) + 1;
+                }
+                if (start == 0 && stream->len == CHILD_LINE_MAX) {
+                        /* A line without an end is cut. */
+                        say(child, stream, stream->buffer, stream->len);
+                        start = stream->len;
+                }
+                memmove(stream->buffer, stream->buffer + start, stream->len - start);
+                stream->len -= start;
+        }
+}
+
+static void out_ready(struct watch *watch, uint32_t events) {
+        struct child *child = container_of(watch, struct child, out.watch);
+
+        (void)events;
+        if (!stream_read(child, &child->out))
+                reactor_unwatch(watch);
+}
+
+static void err_ready(struct watch *watch, uint32_t events) {
+        struct child *child = container_of(watch, struct child, err.watch);
+
+        (void)events;
+        if (!stream_read(child, &child->err))
+                reactor_unwatch(watch);
+}
+
+static void notify_ready(struct watch *watch, uint32_t events) {
+        struct child *child = container_of(watch, struct child, notify);
+        char message[4096];
+        ssize_t n;
+
+        (void)events;
+        while ((n = recv(watch->fd, message, sizeof(message) - 1, MSG_DONTWAIT)) >= 0) {
+                char *saved;
+
+                message[n] = '\0';
+                for (char *line = strtok_r(message, "\n", &saved); line; line = strtok_r(NULL, "\n", &saved))
+                        child->events->notified(child, line);
+                /* Said, it may be the end. */
+                if (watch->fd < 0)
+                        return;
+        }
+}
+
+static void process_ended(struct watch *watch, uint32_t events) {
+        struct child *child = container_of(watch, struct child, process);
+        siginfo_t info = { 0 };
+        char how[64];
+
+        (void)events;
+        /* What it started is to end with it, and what it said last to be heard. The pid stays its own until it is reaped. */
+        (void)kill(-child->pid, SIGKILL);
+        (void)stream_read(child, &child->out);
+        (void)stream_read(child, &child->err);
+        if (waitid(P_PID, (id_t)child->pid, &info, WEXITED) < 0)
+                snprintf(how, sizeof(how), "It has ended");
+        else if (info.si_code == CLD_EXITED)
+                snprintf(how, sizeof(how), "It exited with status %d", info.si_status);
+        else
+                snprintf(how, sizeof(how), "It was killed by SIG%s", sigabbrev_np(info.si_status));
+        child_close(child);
+        child->events->ended(child, how);
+}
+
+/* Of a file of /proc, or nothing. Returns its length. */
+static size_t read_file(const char *path, char *text, size_t size) {
+        _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+        ssize_t n = fd < 0 ? 0 : read(fd, text, size - 1);
+
+        text[MAX(n, 0)] = '\0';
+        return (size_t)MAX(n, 0);
+}
+
+/* Calls `found` for every process of the system. */
+static void each_process(void (*found)(pid_t pid, void *data), void *data) {
+        DIR *directory = opendir("/proc");
+        struct dirent *entry;
+
+        if (!directory)
+                return;
+        while ((entry = readdir(directory)))
+                if (isdigit((unsigned char)entry->d_name[0]))
+                        found((pid_t)atoi(entry->d_name), data);
+        closedir(directory);
+}
+
+static void kill_if_left(pid_t pid, void *data) {
+        char path[64], text[131072];
+        const char *owner = data;
+        size_t n;
+
+        snprintf(path, sizeof(path), "/proc/%d/environ", (int)pid);
+        n = read_file(path, text, sizeof(text));
+        for (const char *p = text; p < text + n; p += strlen(p) + 1)
+                if (strcmp(p, owner) == 0) {
+                        (void)kill(pid, SIGKILL);
+                        return;
+                }
+}
+
+/* A socket of the child's own, in the abstract namespace under a name that the kernel chooses, unix(7). */
+static int make_notify_socket(char variable[static 64]) {
+        struct sockaddr_un address = { .sun_family = AF_UNIX };
+        socklen_t len = sizeof(address);
+        int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+        if (fd < 0)
+                return -errno;
+        if (bind(fd, (const struct sockaddr *)&address, sizeof(address.sun_family)) < 0 ||
+            getsockname(fd, (struct sockaddr *)&address, &len) < 0) {
+                int error = errno;
+
+                close(fd);
+                return -error;
+        }
+        snprintf(variable, 64, "NOTIFY_SOCKET=@%.*s", (int)(len - offsetof(struct sockaddr_un, sun_path) - 1),
+                 address.sun_path + 1);
+        return fd;
+}
+
+/* The daemon's environment, without what is meant for the daemon itself. Returns NULL: out of memory. */
+static char **make_environment(char *notify, char *owner) {
+        static const char *const not_for_it[] = { "NOTIFY_SOCKET=", "LISTEN_FDS=",    "LISTEN_PID=", "LISTEN_FDNAMES=",
+                                                  "WATCHDOG_USEC=", "WATCHDOG_PID=", OWNER_VARIABLE "=" };
+        size_t n = 0, count = 0;
+        char **environment;
+
+        while (environ[count])
+                count++;
+        environment = calloc(count + 3, sizeof(*environment));
+        for (size_t i = 0; environment && i < count; i++) {
+                bool for_it = true;
+
+                for (size_t j = 0; j < ARRAY_SIZE(not_for_it); j++)
+                        for_it = for_it && strncmp(environ[i], not_for_it[j], strlen(not_for_it[j])) != 0;
+                if (for_it)
+                        environment[n++] = environ[i];
+        }
+        if (environment) {
+                environment[n++] = notify;
+                environment[n] = owner;
+        }
+        return environment;
+}
+
+/* After fork(2). What fails is written to `failed`, which execve(2) closes. */
+__attribute__((noreturn)) static void run(char *const *argv, char *const *environment, pid_t parent, int null, int out,
+                                          int err, int failed) {
+        sigset_t none;
+        int error;
+
+        sigemptyset(&none);
+        (void)sigprocmask(SIG_SETMASK, &none, NULL);
+        (void)signal(SIGPIPE, SIG_DFL);
+        (void)setpgid(0, 0);
+        /* It dies with the daemon, also with one that died before this was asked for: prctl(2). */
+        if (prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && getppid() == parent && dup2(null, STDIN_FILENO) >= 0 &&
+            dup2(out, STDOUT_FILENO) >= 0 && dup2(err, STDERR_FILENO) >= 0)
+                execvpe(argv[0], argv, environment);
+        error = errno;
+        (void)!write(failed, &error, sizeof(error));
+        for (;;)
+                (void)kill(getpid(), SIGKILL);
+}
+
+static int stream_open(struct child *child, struct child_stream *stream, int fd,
+                       void (*ready)(struct watch *watch, uint32_t events)) {
+        stream->buffer = malloc(CHILD_LINE_MAX);
+        stream->watch.fd = fd;
+        if (!stream->buffer)
+                return -ENOMEM;
+        return reactor_watch(child->reactor, &stream->watch, fd, EPOLLIN, ready);
+}
+
+int child_start(struct child *child, char *const *argv) {
+        _cleanup_close_ int out = -1, err = -1, failed = -1, null = -1;
+        char notify[64], owner[4200];
+        char **environment;
+        int pipes[3][2], error = 0, r;
+        ssize_t n;
+        pid_t pid;
+
+        memset(child->tail, 0, sizeof(child->tail));
+        snprintf(owner, sizeof(owner), OWNER_VARIABLE "=%s", child->owner);
+        each_process(kill_if_left, owner);
+
+        for (unsigned i = 0; i < 3; i++)
+                if (pipe2(pipes[i], O_CLOEXEC) < 0) {
+                        r = -errno;
+                        while (i-- > 0) {
+                                close(pipes[i][0]);
+                                close(pipes[i][1]);
+                        }
+                        return r;
+                }
+        null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+        out = pipes[0][1];
+        err = pipes[1][1];
+        failed = pipes[2][0];
+        (void)fcntl(pipes[0][0], F_SETFL, O_NONBLOCK);
+        (void)fcntl(pipes[1][0], F_SETFL, O_NONBLOCK);
+        r = stream_open(child, &child->out, pipes[0][0], out_ready);
+        if (r == 0)
+                r = stream_open(child, &child->err, pipes[1][0], err_ready);
+        else
+                child->err.watch.fd = pipes[1][0];
+        if (r == 0) {
+                r = make_notify_socket(notify);
+                if (r >= 0)
+                        r = reactor_watch(child->reactor, &child->notify, child->notify.fd = r, EPOLLIN, notify_ready);
+        }
+        environment = r == 0 ? make_environment(notify, owner) : NULL;
+        if (r == 0 && !environment)
+                r = -ENOMEM;
+        if (r < 0) {
+                close(pipes[2][1]);
+                child_close(child);
+                return r;
+        }
+
+        pid = getpid();
+        child->pid = fork();
+        if (child->pid == 0)
+                run(argv, environment, pid, null, out, err, pipes[2][1]);
+        error = errno;
+        free(environment);
+        close(pipes[2][1]);
+        if (child->pid < 0) {
+                child_close(child);
+                return -error;
+        }
+        /* In both, so that it is done when either goes on. */
+        (void)setpgid(child->pid, child->pid);
+
+        do
+                n = read(failed, &error, sizeof(error));
+        while (n < 0 && errno == EINTR);
+        if (n == sizeof(error)) {
+                (void)waitpid(child->pid, NULL, 0);
+                child_close(child);
+                return -error;
+        }
+        child->process.fd = (int)syscall(SYS_pidfd_open, child->pid, 0);
+        r = child->process.fd < 0 ?
+                    -errno :
+                    reactor_watch(child->reactor, &child->process, child->process.fd, EPOLLIN, process_ended);
+        if (r < 0)
+                child_deinit(child);
+        return r;
+}
+
+void child_kill(struct child *child) {
+        if (child->pid > 0)
+                (void)kill(-child->pid, SIGKILL);
+}
+
+void child_stop(struct child *child) {
+        if (child->pid <= 0 || timer_is_set(&child->kill))
+                return;
+        (void)kill(-child->pid, SIGTERM);
+        reactor_set_timer(child->reactor, &child->kill, timer_now() + KILL_AFTER);
+}
+
+void child_deinit(struct child *child) {
+        if (child->pid > 0) {
+                child_kill(child);
+                (void)waitpid(child->pid, NULL, 0);
+        }
+        if (child->reactor)
+                child_close(child);
+}
+
+void child_tail(const struct child *child, char *text, size_t size) {
+        size_t n = 0;
+
+        text[0] = '\0';
+        for (unsigned i = 0; i < CHILD_TAIL_LINES && n < size; i++) {
+                const char *line = child->tail[(child->tail_next + i) % CHILD_TAIL_LINES];
+
+                if (*line)
+                        n += (size_t)snprintf(text + n, size - n, "%s%s", n > 0 ? " / " : "", line);
+        }
+}
+
+struct activity {
+        pid_t group;
+        uint64_t sum;
+};
+
+static void add_activity(pid_t pid, void *data) {
+        struct activity *activity = data;
+        char path[64], text[1024];
+        unsigned long user, system;
+        const char *p;
+        int group;
+
+        snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+        (void)read_file(path, text, sizeof(text));
+        /* The name, in parentheses, may have anything in it: proc(5). */
+        p = strrchr(text, ')');
+        if (!p || sscanf(p + 1, " %*c %*d %d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &group, &user, &system) != 3 ||
+            group != activity->group)
+                return;
+        activity->sum += user + system;
+        snprintf(path, sizeof(path), "/proc/%d/io", (int)pid);
+        (void)read_file(path, text, sizeof(text));
+        if (sscanf(text, "rchar: %lu", &user) == 1)
+                activity->sum += user;
+}
+
+uint64_t child_activity(const struct child *child) {
+        struct activity activity = { .group = child->pid };
+
+        if (child->pid > 0)
+                each_process(add_activity, &activity);
+        return activity.sum;
+}

@@ -1,0 +1,76 @@
+#pragma once
+
+/*
+ * A supervised process, with all that it starts: a process group of its own, gone with msd. In the main thread.
+ */
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "daemon/loop/reactor.h"
+
+struct child;
+
+/* How it tells what happens, from its reactor; nothing of it from within a function called here. */
+struct child_events {
+        /* It wrote a line, here without its LF, to its standard output or standard error. */
+        void (*line)(struct child *child, bool error, const char *line, size_t len);
+        /* It said one thing of sd_notify(3). */
+        void (*notified)(struct child *child, const char *assignment);
+        /* It and its group have ended, and were reaped: how, in words. The next child_start() is allowed. */
+        void (*ended)(struct child *child, const char *how);
+};
+
+#define CHILD_LINE_MAX 2048
+#define CHILD_TAIL_LINES 3
+
+/* What comes by one pipe. */
+struct child_stream {
+        struct watch watch;
+        char *buffer;
+        size_t len;
+};
+
+struct child {
+        struct reactor *reactor;
+        const struct child_events *events;
+        const char *owner;                      /* borrowed: tells the daemon's children from those of others */
+        pid_t pid;                              /* and the process group; 0: there is none */
+        struct watch process;
+        struct child_stream out;
+        struct child_stream err;
+        struct watch notify;
+        struct timer kill;
+        char tail[CHILD_TAIL_LINES][256];       /* the last lines of standard error */
+        unsigned tail_next;
+};
+
+void child_init(struct child *child, struct reactor *reactor, const struct child_events *events, const char *owner);
+
+/* Kills what there is, and waits for that. */
+void child_deinit(struct child *child);
+
+/*
+ * Starts the program that `argv` names, looked for in $PATH, after a group that an earlier daemon of the same owner left
+ * was killed. It gets $NOTIFY_SOCKET. Returns 0, or -errno: that of execve(2) too.
+ */
+int child_start(struct child *child, char *const *argv);
+
+static inline bool child_is_there(const struct child *child) {
+        return child->pid > 0;
+}
+
+/* Asks the whole group to end, SIGTERM, and after five seconds SIGKILL. Harmless without one. */
+void child_stop(struct child *child);
+
+/* SIGKILL, at once. */
+void child_kill(struct child *child);
+
+/* The last lines of standard error, on one line, separated by " / ". */
+void child_tail(const struct child *child, char *text, size_t size);
+
+/*
+ * The processor time and the bytes read of all processes of the group so far, in units of no meaning: more of it is
+ * progress.
+ */
+uint64_t child_activity(const struct child *child);

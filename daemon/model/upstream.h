@@ -1,0 +1,28 @@
+#pragma once
+
+/*
+ * A real model: an HTTP inference server with the OpenAI interface, that is started and watched here, or found running.
+ */
+
+#include "daemon/model/model.h"
+
+struct upstream_options {
+        const char *url;                /* all strings are borrowed; http://HOST:PORT or unix:PATH */
+        char *const *command;           /* NULL: it runs already, and is not ours to start */
+        const char *owner;              /* the same for every daemon at the same place, and for no other */
+        const char *model;              /* NULL: its own name for it */
+        const char *health_path;
+        const char *ready_line;         /* a regular expression (regex(7)), or NULL */
+        const char *warmup;             /* a prompt, or NULL */
+        const char *completion_path;
+        const char *completion_options; /* a JSON object, or NULL */
+        uint64_t max_tokens;            /* 0: as many as the upstream wants */
+};
+
+/*
+ * Checks what only this backend can, for the command line. Returns 0, or -EINVAL with what is wrong in `error`.
+ */
+int upstream_check(const struct upstream_options *options, char *error, size_t size);
+
+/* A model that is not loaded. Returns 0 or -ENOMEM, or -EINVAL for what upstream_check() refuses. */
+int upstream_new(struct model **model, const struct upstream_options *options);

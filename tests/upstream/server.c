@@ -1,0 +1,320 @@
+/*
+ * An inference server as the tests need it: the OpenAI interface, an echo for a model, and every fault on demand.
+ *
+ *      server [OPTION...]
+ *
+ *      --socket PATH, --port N         where it listens; a socket file that is there already ends it
+ *      --load D                        so long it answers 503; then it is ready
+ *      --never-healthy                 /health says 503 all the same
+ *      --eager                         /health says 200 from the begin on
+ *      --notify                        READY=1 when it is ready, and STATUS= before
+ *      --line TEXT                     said on standard output when it is ready
+ *      --think D                       how long an answer takes, or each part of a stream
+ *      --exit N                        instead of being ready it ends so, with a last word on standard error
+ *      --once FILE                     the faults and the load time are for the first start alone, which makes FILE
+ *      --stuck                         it is never ready, and nothing moves
+ *      --ignore-term                   SIGTERM does nothing
+ *      --spawn                         it starts a process of its own that lives on
+ *
+ * What a prompt asks for: "status N" an error of that status, "garbage" no JSON, "cut" a body that ends early,
+ * "cutstream" a stream without an end, "hang" no answer; everything else comes back as "echo PROMPT".
+ */
+
+#include <fcntl.h>
+#include <getopt.h>
+#include <jansson.h>
+#include <microhttpd.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <systemd/sd-daemon.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "common/number.h"
+
+static struct {
+        const char *socket;
+        uint64_t port;
+        uint64_t load;
+        uint64_t think;
+        const char *line;
+        const char *once;
+        int status;
+        bool fails;
+        bool never_healthy;
+        bool eager;
+        bool notifies;
+        bool stuck;
+        bool ignores;
+        bool spawns;
+} options;
+
+static atomic_bool is_ready;
+
+struct request {
+        char *body;
+        size_t len;
+        /* Of a stream. */
+        char *text;
+        size_t sent;
+        bool cut;
+        bool ended;
+};
+
+static void rest(uint64_t nsec) {
+        struct timespec time = { (time_t)(nsec / NSEC_PER_SEC), (long)(nsec % NSEC_PER_SEC) };
+
+        while (nanosleep(&time, &time) < 0)
+                ;
+}
+
+static enum MHD_Result answer(struct MHD_Connection *connection, unsigned status, const char *text) {
+        struct MHD_Response *response =
+                MHD_create_response_from_buffer(strlen(text), (void *)(uintptr_t)text, MHD_RESPMEM_MUST_COPY);
+        enum MHD_Result r = MHD_queue_response(connection, status, response);
+
+        MHD_destroy_response(response);
+        return r;
+}
+
+static enum MHD_Result answer_error(struct MHD_Connection *connection, unsigned status, const char *message) {
+        char text[256];
+
+        snprintf(text, sizeof(text), "{\"error\":{\"message\":\"%s\",\"code\":%u}}", message, status);
+        return answer(connection, status, text);
+}
+
+/* One byte of the text an event. */
+static ssize_t next_event(void *user, uint64_t at, char *buffer, size_t max) {
+        struct request *request = user;
+        char event[128];
+        int n;
+
+        (void)at;
+        rest(options.think);
+        if (request->ended)
+                return request->cut ? MHD_CONTENT_READER_END_WITH_ERROR : MHD_CONTENT_READER_END_OF_STREAM;
+        if (!request->text[request->sent]) {
+                request->ended = true;
+                n = request->cut ? snprintf(event, sizeof(event), ": half an ev") :
+                                   snprintf(event, sizeof(event), "data: [DONE]\n\n");
+        } else
+                n = snprintf(event, sizeof(event), "data: {\"choices\":[{\"text\":\"%c\"}]}\n\n",
+                             request->text[request->sent++]);
+        if ((size_t)n > max)
+                return MHD_CONTENT_READER_END_WITH_ERROR;
+        memcpy(buffer, event, (size_t)n);
+        return n;
+}
+
+static ssize_t cut_body(void *user, uint64_t at, char *buffer, size_t max) {
+        static const char begin[] = "{\"choices\":[{\"te";
+
+        (void)user;
+        if (at > 0 || max < sizeof(begin))
+                return MHD_CONTENT_READER_END_WITH_ERROR;
+        memcpy(buffer, begin, sizeof(begin) - 1);
+        return sizeof(begin) - 1;
+}
+
+static enum MHD_Result answer_by(struct MHD_Connection *connection, struct request *request, uint64_t size,
+                                 MHD_ContentReaderCallback reader) {
+        struct MHD_Response *response = MHD_create_response_from_callback(size, 16384, reader, request, NULL);
+        enum MHD_Result r;
+
+        MHD_add_response_header(response, "Content-Type", "text/event-stream");
+        r = MHD_queue_response(connection, MHD_HTTP_OK, response);
+        MHD_destroy_response(response);
+        return r;
+}
+
+static enum MHD_Result complete(struct MHD_Connection *connection, struct request *request) {
+        json_t *json = json_loadb(request->body ? request->body : "", request->len, 0, NULL);
+        const char *prompt = json_string_value(json_object_get(json, "prompt"));
+        const char *model = json_string_value(json_object_get(json, "model"));
+        bool stream = json_is_true(json_object_get(json, "stream"));
+        enum MHD_Result r;
+
+        if (!prompt)
+                r = answer_error(connection, 400, "There is no prompt");
+        else if (strncmp(prompt, "status ", 7) == 0)
+                r = answer_error(connection, (unsigned)atoi(prompt + 7), "As you\\nlike it");
+        else if (strcmp(prompt, "garbage") == 0)
+                r = answer(connection, 200, "<html>");
+        else if (strcmp(prompt, "cut") == 0)
+                r = answer_by(connection, request, 1000, cut_body);
+        else {
+                if (strcmp(prompt, "hang") == 0)
+                        rest(UINT64_C(3600) * NSEC_PER_SEC);
+                if (strcmp(prompt, "body") == 0)
+                        request->text = json_dumps(json, JSON_COMPACT | JSON_SORT_KEYS);
+                else if (asprintf(&request->text, "echo %s", prompt) < 0)
+                        abort();
+                request->cut = strcmp(prompt, "cutstream") == 0;
+                if (stream)
+                        r = answer_by(connection, request, MHD_SIZE_UNKNOWN, next_event);
+                else {
+                        json_t *reply = json_pack("{s:s?,s:[{s:s}]}", "model", model, "choices", "text", request->text);
+                        char *text = json_dumps(reply, JSON_COMPACT);
+
+                        rest(options.think);
+                        r = answer(connection, 200, text);
+                        free(text);
+                        json_decref(reply);
+                }
+        }
+        json_decref(json);
+        return r;
+}
+
+static enum MHD_Result handle(void *user, struct MHD_Connection *connection, const char *path, const char *method,
+                              const char *version, const char *data, size_t *size, void **state) {
+        struct request *request = *state;
+
+        (void)user;
+        (void)version;
+        if (!request) {
+                *state = calloc(1, sizeof(*request));
+                return *state ? MHD_YES : MHD_NO;
+        }
+        if (*size > 0) {
+                request->body = realloc(request->body, request->len + *size);
+                memcpy(request->body + request->len, data, *size);
+                request->len += *size;
+                *size = 0;
+                return MHD_YES;
+        }
+        if (strcmp(path, "/health") == 0 && strcmp(method, "GET") == 0)
+                return options.eager || (is_ready && !options.never_healthy) ? answer(connection, 200, "{\"status\":\"ok\"}") :
+                                                            answer_error(connection, 503, "Loading model");
+        if (!is_ready)
+                return answer_error(connection, 503, "Loading model");
+        if (strcmp(path, "/v1/models") == 0)
+                return answer(connection, 200, "{\"data\":[{\"id\":\"echo-1b\"}]}");
+        if (strcmp(path, "/v1/completions") == 0 && strcmp(method, "POST") == 0)
+                return complete(connection, request);
+        return answer_error(connection, 404, "There is nothing here");
+}
+
+static void completed(void *user, struct MHD_Connection *connection, void **state, enum MHD_RequestTerminationCode code) {
+        struct request *request = *state;
+
+        (void)user;
+        (void)connection;
+        if (!request)
+                return;
+        if (code != MHD_REQUEST_TERMINATED_COMPLETED_OK)
+                fprintf(stderr, "upstream: cancelled\n");
+        free(request->body);
+        free(request->text);
+        free(request);
+}
+
+static int listen_at(void) {
+        struct sockaddr_un local = { .sun_family = AF_UNIX };
+        struct sockaddr_in inet = {
+                .sin_family = AF_INET,
+                .sin_port = htons((uint16_t)options.port),
+                .sin_addr = { htonl(INADDR_LOOPBACK) },
+        };
+        int one = 1, fd = socket(options.socket ? AF_UNIX : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+        if (options.socket)
+                snprintf(local.sun_path, sizeof(local.sun_path), "%s", options.socket);
+        (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+        if (bind(fd, options.socket ? (struct sockaddr *)&local : (struct sockaddr *)&inet,
+                 options.socket ? sizeof(local) : sizeof(inet)) < 0 ||
+            listen(fd, 4096) < 0) {
+                perror("upstream: listen");
+                exit(1);
+        }
+        return fd;
+}
+
+static uint64_t duration(const char *text) {
+        uint64_t value;
+
+        if (number_parse_duration(text, &value) != 0)
+                exit(2);
+        return value;
+}
+
+static void parse(int argc, char **argv) {
+        static const struct option table[] = {
+                { "socket", required_argument, NULL, 's' }, { "port", required_argument, NULL, 'p' },
+                { "load", required_argument, NULL, 'l' },   { "never-healthy", no_argument, NULL, 'h' },
+                { "eager", no_argument, NULL, 'a' },        { "notify", no_argument, NULL, 'n' },
+                { "line", required_argument, NULL, 'i' },
+                { "think", required_argument, NULL, 't' },  { "exit", required_argument, NULL, 'e' },
+                { "once", required_argument, NULL, 'o' },   { "stuck", no_argument, NULL, 'k' },
+                { "ignore-term", no_argument, NULL, 'g' },  { "spawn", no_argument, NULL, 'w' },
+                { 0 },
+        };
+        int c;
+
+        while ((c = getopt_long(argc, argv, "", table, NULL)) != -1)
+                switch (c) {
+                case 's': options.socket = optarg; break;
+                case 'p': options.port = strtoul(optarg, NULL, 10); break;
+                case 'l': options.load = duration(optarg); break;
+                case 'h': options.never_healthy = true; break;
+                case 'a': options.eager = true; break;
+                case 'n': options.notifies = true; break;
+                case 'i': options.line = optarg; break;
+                case 't': options.think = duration(optarg); break;
+                case 'e': options.status = atoi(optarg); options.fails = true; break;
+                case 'o': options.once = optarg; break;
+                case 'k': options.stuck = true; break;
+                case 'g': options.ignores = true; break;
+                case 'w': options.spawns = true; break;
+                default: exit(2);
+                }
+        /* The first start is the one that can make the file. */
+        if (options.once && open(options.once, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600) < 0) {
+                options.fails = options.stuck = false;
+                options.load = 0;
+        }
+}
+
+int main(int argc, char **argv) {
+        struct MHD_Daemon *daemon;
+
+        parse(argc, argv);
+        setvbuf(stdout, NULL, _IOLBF, 0);
+        if (options.ignores)
+                signal(SIGTERM, SIG_IGN);
+        signal(SIGPIPE, SIG_IGN);
+        if (options.spawns && fork() == 0) {
+                execlp("sleep", "sleep", "4711", NULL);
+                _exit(127);
+        }
+        daemon = MHD_start_daemon(MHD_USE_THREAD_PER_CONNECTION | MHD_USE_INTERNAL_POLLING_THREAD, 0, NULL, NULL, handle,
+                                  NULL, MHD_OPTION_LISTEN_SOCKET, listen_at(), MHD_OPTION_NOTIFY_COMPLETED, completed,
+                                  NULL, MHD_OPTION_CONNECTION_LIMIT, 4096U, MHD_OPTION_END);
+        if (!daemon)
+                return 1;
+        printf("upstream: loading\n");
+        if (options.notifies)
+                sd_notify(0, "STATUS=half way");
+        rest(options.load);
+        if (options.fails) {
+                fprintf(stderr, "upstream: reading weights\nupstream: no such weights\n");
+                return options.status;
+        }
+        if (!options.stuck) {
+                is_ready = true;
+                if (options.line)
+                        printf("%s\n", options.line);
+                if (options.notifies)
+                        sd_notify(0, "READY=1");
+        }
+        for (;;)
+                pause();
+}
