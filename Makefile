@@ -99,6 +99,7 @@ UNIT_request := common/protocol daemon/front/request daemon/front/parking daemon
 UNIT_listener := daemon/front/listener daemon/log daemon/loop/reactor daemon/loop/timer common/address
 UNIT_loader := daemon/loader daemon/model/sim daemon/loop/reactor daemon/loop/timer common/number
 UNIT_log := daemon/log
+UNIT_child := daemon/model/child daemon/loop/reactor daemon/loop/timer
 
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/*.c))
 SYSTEM_TESTS := $(patsubst tests/system/%.c,$(BUILD)/tests/system/%,$(wildcard tests/system/*.c))
@@ -151,12 +152,12 @@ demo:
 
 # --- Benchmarks: tables, not tests.
 
-BENCH := $(call objects,$(filter-out tests/bench/floor.c tests/bench/micro.c,$(wildcard tests/bench/*.c)))
+BENCH := $(call objects,$(filter-out tests/bench/floor.c tests/bench/micro.c tests/bench/upstream.c,$(wildcard tests/bench/*.c)))
 
 $(BUILD)/tests/bench/bench: $(BENCH) $(call objects,common/protocol.c common/number.c common/line.c common/address.c)
 	$(CC) $(LDFLAGS) -o $@ $^
 
-$(BUILD)/tests/bench/floor $(BUILD)/tests/bench/micro: %: %.o \
+$(BUILD)/tests/bench/floor $(BUILD)/tests/bench/micro $(BUILD)/tests/bench/upstream: %: %.o \
 		$(call objects,common/protocol.c common/number.c common/line.c common/address.c)
 	$(CC) $(LDFLAGS) -o $@ $^
 
@@ -165,8 +166,10 @@ bench:
 	@tests/support/packages.sh bench
 	@$(MAKE) --no-print-directory -s -j"$$(nproc)" bench-built
 
-bench-built: all $(BUILD)/tests/bench/bench $(BUILD)/tests/bench/floor $(BUILD)/tests/bench/micro
+bench-built: all $(BUILD)/tests/bench/bench $(BUILD)/tests/bench/floor $(BUILD)/tests/bench/micro \
+		$(BUILD)/tests/bench/upstream $(BUILD)/tests/upstream/server
 	$(BUILD)/tests/bench/bench $(BUILD)/msd $(BUILD)/tests/bench/floor tests/bench/reference.py
+	$(BUILD)/tests/bench/upstream $(BUILD)/msd $(BUILD)/tests/upstream/server
 	$(BUILD)/tests/bench/micro
 
 # --- Man pages and installation.
@@ -213,7 +216,7 @@ INSTALLED := \
 	client/mscli.bash-completion:644:$(COMPLETIONDIR)/mscli \
 	$(foreach unit,$(UNITS),$(unit):644:$(UNITDIR)/$(notdir $(unit))) \
 	systemd/msd.sysusers:644:$(SYSUSERSDIR)/msd.conf \
-	systemd/examples/gpu.conf:644:$(DOCDIR)/examples/gpu.conf
+	$(foreach file,$(wildcard systemd/examples/*),$(file):644:$(DOCDIR)/examples/$(notdir $(file)))
 
 .PHONY: install uninstall
 install: all man $(UNITS)

@@ -148,6 +148,8 @@ int fetcher_init(struct fetcher *fetcher, struct reactor *reactor, const struct 
 void fetcher_deinit(struct fetcher *fetcher) {
         if (!fetcher->multi)
                 return;
+        while (fetcher->idle_count > 0)
+                curl_easy_cleanup(fetcher->idle[--fetcher->idle_count]);
         curl_multi_cleanup(fetcher->multi);
         fetcher->multi = NULL;
         timer_clear(&fetcher->timer);
@@ -159,10 +161,37 @@ static size_t on_data(char *data, size_t size, size_t n, void *user) {
         return fetch->data(fetch, data, size * n) ? size * n : 0;
 }
 
+/* One with the options that all have in common. Returns NULL: out of memory. */
+static CURL *take_easy(struct fetcher *fetcher) {
+        CURL *easy;
+
+        if (fetcher->idle_count > 0)
+                return fetcher->idle[--fetcher->idle_count];
+        easy = curl_easy_init();
+        if (!easy)
+                return NULL;
+        curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http");
+        curl_easy_setopt(easy, CURLOPT_PROXY, "");
+        curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+        curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+        curl_easy_setopt(easy, CURLOPT_HTTPHEADER, &no_expect);
+        curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_data);
+        if (fetcher->target->socket[0])
+                curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, fetcher->target->socket);
+        return easy;
+}
+
+static void put_easy(struct fetcher *fetcher, CURL *easy) {
+        if (fetcher->idle_count < FETCH_IDLE_MAX)
+                fetcher->idle[fetcher->idle_count++] = easy;
+        else
+                curl_easy_cleanup(easy);
+}
+
 int fetch_start(struct fetch *fetch, struct fetcher *fetcher, const char *path, const char *body, size_t len,
                 uint64_t timeout) {
+        CURL *easy = take_easy(fetcher);
         char url[1024];
-        CURL *easy = curl_easy_init();
 
         if (!easy)
                 return -ENOMEM;
@@ -170,25 +199,17 @@ int fetch_start(struct fetch *fetch, struct fetcher *fetcher, const char *path, 
         fetch->fetcher = fetcher;
         fetch->error[0] = '\0';
         curl_easy_setopt(easy, CURLOPT_URL, url);
-        curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http");
-        curl_easy_setopt(easy, CURLOPT_PROXY, "");
-        curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
-        curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
-        if (fetcher->target->socket[0])
-                curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, fetcher->target->socket);
         if (body) {
                 curl_easy_setopt(easy, CURLOPT_POSTFIELDS, body);
                 curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)len);
-                curl_easy_setopt(easy, CURLOPT_HTTPHEADER, &no_expect);
-        }
-        if (timeout > 0)
-                curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)(timeout / NSEC_PER_MSEC + 1));
-        curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_data);
+        } else
+                curl_easy_setopt(easy, CURLOPT_HTTPGET, 1L);
+        curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, timeout > 0 ? (long)(timeout / NSEC_PER_MSEC + 1) : 0L);
         curl_easy_setopt(easy, CURLOPT_WRITEDATA, fetch);
         curl_easy_setopt(easy, CURLOPT_PRIVATE, fetch);
         curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, fetch->error);
         if (curl_multi_add_handle(fetcher->multi, easy) != CURLM_OK) {
-                curl_easy_cleanup(easy);
+                put_easy(fetcher, easy);
                 return -ENOMEM;
         }
         fetch->easy = easy;
@@ -199,7 +220,9 @@ void fetch_cancel(struct fetch *fetch) {
         if (!fetch->easy)
                 return;
         (void)curl_multi_remove_handle(fetch->fetcher->multi, fetch->easy);
-        curl_easy_cleanup(STEAL_POINTER(fetch->easy));
+        /* It does not keep a pointer into what may be gone. */
+        curl_easy_setopt(fetch->easy, CURLOPT_ERRORBUFFER, NULL);
+        put_easy(fetch->fetcher, STEAL_POINTER(fetch->easy));
 }
 
 long fetch_status(const struct fetch *fetch) {

@@ -20,11 +20,15 @@ struct target {
 /* Reads http://HOST[:PORT][/PATH] or unix:PATH. Returns 0, or -EINVAL. */
 int target_parse(struct target *target, const char *url);
 
+#define FETCH_IDLE_MAX 64
+
 struct fetcher {
         struct reactor *reactor;
         const struct target *target;
         CURLM *multi;
         struct timer timer;
+        CURL *idle[FETCH_IDLE_MAX];     /* easy handles, to be used again: one costs more to make than a request does */
+        unsigned idle_count;
 
 };
 

@@ -6,7 +6,7 @@ set -eu
 build=(gcc libc6-dev make pkg-config libsystemd-dev libjansson-dev libcurl4-openssl-dev)
 check=(check scdoc man-db groff-base systemd libmicrohttpd-dev)
 sanitize=()
-bench=(python3-minimal)
+bench=(python3-minimal libmicrohttpd-dev)
 
 case ${1-} in
 demo | build) wanted=("${build[@]}") ;;

@@ -118,6 +118,7 @@ START_TEST(ready_by_notification) {
         start_with(&manager.setup, OPTIONS("--model", "mine"), OPTIONS("--notify", "--never-healthy", "--load", "700ms"));
         ask(&msd.control, "REQUEST", "1", "hello");
         manager_wait_begin(&manager, "STATUS=Loading mine: half way");
+        manager_wait(&manager, "EXTEND_TIMEOUT_USEC=7000000000");
         ck_assert(!manager_has(&manager, "READY=1"));
         peer_expect(&msd.control, "1", "echo hello");
         manager_wait(&manager, "READY=1");
@@ -455,6 +456,22 @@ START_TEST(requests) {
 }
 END_TEST
 
+/* One that never answers: the request's own time-out ends it, and nothing else waits for it. */
+START_TEST(hangs) {
+        struct peer_status status;
+
+        start(OPTIONS("--request-timeout", "500ms", "--max-inflight", "1"), OPTIONS());
+        daemon_wait_ready(&msd);
+        ask(&msd.control, "REQUEST", "1", "hang");
+        peer_expect_error(&msd.control, "1", "timed-out", NULL);
+        ask(&msd.control, "REQUEST", "2", "hello");
+        peer_expect(&msd.control, "2", "echo hello");
+        peer_status(&msd.control, &status);
+        ck_assert_uint_eq(status.processing, 0);
+        daemon_stop(&msd);
+}
+END_TEST
+
 /* A client that goes away has its request cancelled at the server too. */
 START_TEST(cancelled) {
         struct peer_status status;
@@ -495,6 +512,7 @@ static void add(TCase *tests) {
         tcase_add_test(tests, daemon_killed);
         tcase_add_test(tests, one_place);
         tcase_add_test(tests, requests);
+        tcase_add_test(tests, hangs);
         tcase_add_test(tests, cancelled);
 }
 

@@ -9,6 +9,7 @@
  *      --eager                         /health says 200 from the begin on
  *      --notify                        READY=1 when it is ready, and STATUS= before
  *      --line TEXT                     said on standard output when it is ready
+ *      --ready-at FILE                 where it notes when it was ready, in nanoseconds of CLOCK_MONOTONIC
  *      --think D                       how long an answer takes, or each part of a stream
  *      --exit N                        instead of being ready it ends so, with a last word on standard error
  *      --once FILE                     the faults and the load time are for the first start alone, which makes FILE
@@ -46,6 +47,7 @@ static struct {
         uint64_t think;
         const char *line;
         const char *once;
+        const char *ready_at;
         int status;
         bool fails;
         bool never_healthy;
@@ -254,6 +256,7 @@ static void parse(int argc, char **argv) {
                 { "line", required_argument, NULL, 'i' },
                 { "think", required_argument, NULL, 't' },  { "exit", required_argument, NULL, 'e' },
                 { "once", required_argument, NULL, 'o' },   { "stuck", no_argument, NULL, 'k' },
+                { "ready-at", required_argument, NULL, 'r' },
                 { "ignore-term", no_argument, NULL, 'g' },  { "spawn", no_argument, NULL, 'w' },
                 { 0 },
         };
@@ -271,6 +274,7 @@ static void parse(int argc, char **argv) {
                 case 't': options.think = duration(optarg); break;
                 case 'e': options.status = atoi(optarg); options.fails = true; break;
                 case 'o': options.once = optarg; break;
+                case 'r': options.ready_at = optarg; break;
                 case 'k': options.stuck = true; break;
                 case 'g': options.ignores = true; break;
                 case 'w': options.spawns = true; break;
@@ -281,6 +285,18 @@ static void parse(int argc, char **argv) {
                 options.fails = options.stuck = false;
                 options.load = 0;
         }
+}
+
+static void note_ready(void) {
+        struct timespec time;
+        uint64_t nsec;
+        int fd = open(options.ready_at, O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0600);
+
+        clock_gettime(CLOCK_MONOTONIC, &time);
+        nsec = (uint64_t)time.tv_sec * NSEC_PER_SEC + (uint64_t)time.tv_nsec;
+        if (fd < 0 || write(fd, &nsec, sizeof(nsec)) != sizeof(nsec))
+                abort();
+        close(fd);
 }
 
 int main(int argc, char **argv) {
@@ -302,13 +318,15 @@ int main(int argc, char **argv) {
                 return 1;
         printf("upstream: loading\n");
         if (options.notifies)
-                sd_notify(0, "STATUS=half way");
+                sd_notify(0, "STATUS=half way\nEXTEND_TIMEOUT_USEC=7000000000");
         rest(options.load);
         if (options.fails) {
                 fprintf(stderr, "upstream: reading weights\nupstream: no such weights\n");
                 return options.status;
         }
         if (!options.stuck) {
+                if (options.ready_at)
+                        note_ready();
                 is_ready = true;
                 if (options.line)
                         printf("%s\n", options.line);

@@ -1,0 +1,174 @@
+#include "daemon/model/child.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/number.h"
+#include "common/util.h"
+#include "tests/support/unit.h"
+
+static struct reactor reactor;
+static struct child child;
+static char heard[16384];
+static unsigned lines_awaited;
+
+static void note(const char *what, const char *text, size_t len) {
+        size_t n = strlen(heard);
+
+        snprintf(heard + n, sizeof(heard) - n, "%s %.*s;", what, unit_len(len), text);
+}
+
+static void line(struct child *c, bool error, const char *text, size_t len) {
+        ck_assert_ptr_eq(c, &child);
+        note(error ? "err" : "out", text, len);
+        if (lines_awaited > 0 && --lines_awaited == 0)
+                reactor_stop(&reactor);
+}
+
+static void notified(struct child *c, const char *assignment) {
+        ck_assert_ptr_eq(c, &child);
+        note("told", assignment, strlen(assignment));
+}
+
+static void ended(struct child *c, const char *how) {
+        ck_assert_ptr_eq(c, &child);
+        ck_assert(!child_is_there(&child));
+        note("end", how, strlen(how));
+        reactor_stop(&reactor);
+}
+
+static const struct child_events events = { line, notified, ended };
+
+static void setup(void) {
+        heard[0] = '\0';
+        ck_assert_int_eq(reactor_init(&reactor), 0);
+        child_init(&child, &reactor, &events, "/unit/test");
+}
+
+static void teardown(void) {
+        child_deinit(&child);
+        child_deinit(&child);
+        ck_assert_uint_eq(timer_list_due(&reactor.timers), UINT64_MAX);
+        reactor_deinit(&reactor);
+}
+
+static void start(const char *script) {
+        char *const argv[] = { (char *)"sh", (char *)"-c", (char *)(uintptr_t)script, NULL };
+
+        reactor.stopped = false;
+        ck_assert_int_eq(child_start(&child, argv), 0);
+        ck_assert(child_is_there(&child));
+}
+
+static void run(const char *script) {
+        start(script);
+        ck_assert_int_eq(reactor_run(&reactor), 0);
+}
+
+/* What it wrote is heard before its end, each line whole, and the last without an end too. */
+START_TEST(child_lines) {
+        char text[512];
+
+        run("echo one; echo two; printf 'thr'; printf 'ee\\r\\n'; printf four");
+        ck_assert_str_eq(heard, "out one;out two;out three;out four;end It exited with status 0;");
+
+        heard[0] = '\0';
+        run("for i in 1 2 3 4; do echo line $i >&2; done; exit 7");
+        ck_assert_str_eq(heard, "err line 1;err line 2;err line 3;err line 4;end It exited with status 7;");
+        child_tail(&child, text, sizeof(text));
+        ck_assert_str_eq(text, "line 2 / line 3 / line 4");
+        child_tail(&child, text, 10);
+        ck_assert_str_eq(text, "line 2 / ");
+}
+END_TEST
+
+/* A line that has no end is cut, and nothing of it is lost. */
+START_TEST(child_long_line) {
+        run("head -c 5000 /dev/zero | tr '\\0' x");
+        ck_assert_uint_eq(strlen(heard), 5000 + 3 * strlen("out ;") + strlen("end It exited with status 0;"));
+}
+END_TEST
+
+START_TEST(child_killed) {
+        run("kill -SEGV $$");
+        ck_assert_str_eq(heard, "end It was killed by SIGSEGV;");
+}
+END_TEST
+
+START_TEST(child_not_found) {
+        char *const argv[] = { (char *)"/no/such/program", NULL };
+        char *const directory[] = { (char *)"/", NULL };
+
+        ck_assert_int_eq(child_start(&child, argv), -ENOENT);
+        ck_assert(!child_is_there(&child));
+        ck_assert_int_eq(child_start(&child, directory), -EACCES);
+        ck_assert_str_eq(heard, "");
+        /* And it can be started after that. */
+        run("exit 1");
+        ck_assert_str_eq(heard, "end It exited with status 1;");
+}
+END_TEST
+
+START_TEST(child_environment) {
+        setenv("NOTIFY_SOCKET", "/somebody/elses", 1);
+        setenv("WATCHDOG_USEC", "1", 1);
+        setenv("LISTEN_FDS", "1", 1);
+        run("echo ${NOTIFY_SOCKET%%[0-9a-f]*} $MSD_OWNER ${WATCHDOG_USEC-none} ${LISTEN_FDS-none}; read x || echo no input");
+        ck_assert_str_eq(heard, "out @ /unit/test none none;out no input;end It exited with status 0;");
+        unsetenv("NOTIFY_SOCKET");
+        unsetenv("WATCHDOG_USEC");
+        unsetenv("LISTEN_FDS");
+}
+END_TEST
+
+/* The whole group, and by force what does not listen. */
+START_TEST(child_stopped) {
+        start("sleep 4711 & wait");
+        child_stop(&child);
+        child_stop(&child);
+        ck_assert_int_eq(reactor_run(&reactor), 0);
+        ck_assert_str_eq(heard, "end It was killed by SIGTERM;");
+
+        heard[0] = '\0';
+        start("trap '' TERM; sleep 4711");
+        child_kill(&child);
+        ck_assert_int_eq(reactor_run(&reactor), 0);
+        ck_assert_str_eq(heard, "end It was killed by SIGKILL;");
+        child_stop(&child);
+        child_kill(&child);
+}
+END_TEST
+
+START_TEST(child_active) {
+        uint64_t before;
+
+        ck_assert_uint_eq(child_activity(&child), 0);
+        start("echo; head -c 1000000 /dev/zero >/dev/null; echo; sleep 4711");
+        before = child_activity(&child);
+        lines_awaited = 2;
+        ck_assert_int_eq(reactor_run(&reactor), 0);
+        ck_assert_uint_gt(child_activity(&child), before);
+}
+END_TEST
+
+static Suite *child_suite(void) {
+        Suite *suite = suite_create("child");
+        TCase *tcase = tcase_create("child");
+
+        tcase_set_timeout(tcase, 60);
+        tcase_add_checked_fixture(tcase, setup, teardown);
+        tcase_add_test(tcase, child_lines);
+        tcase_add_test(tcase, child_long_line);
+        tcase_add_test(tcase, child_killed);
+        tcase_add_test(tcase, child_not_found);
+        tcase_add_test(tcase, child_environment);
+        tcase_add_test(tcase, child_stopped);
+        tcase_add_test(tcase, child_active);
+        suite_add_tcase(suite, tcase);
+        return suite;
+}
+
+UNIT_MAIN(child_suite)
