@@ -100,13 +100,15 @@ UNIT_listener := daemon/front/listener daemon/log daemon/loop/reactor daemon/loo
 UNIT_loader := daemon/loader daemon/model/sim daemon/loop/reactor daemon/loop/timer common/number
 UNIT_log := daemon/log
 UNIT_child := daemon/model/child daemon/loop/reactor daemon/loop/timer
+UNIT_upstream := daemon/model/upstream daemon/model/fetch daemon/model/child daemon/loop/reactor daemon/loop/timer \
+	common/number
 
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/*.c))
 SYSTEM_TESTS := $(patsubst tests/system/%.c,$(BUILD)/tests/system/%,$(wildcard tests/system/*.c))
 
 .SECONDEXPANSION:
 $(UNIT_TESTS): $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $$(addprefix $(BUILD)/,$$(addsuffix .o,$$(UNIT_$$*)))
-	$(CC) $(LDFLAGS) -o $@ $^ $(CHECK_LIBS) $(CLIENT_LIBS)
+	$(CC) $(LDFLAGS) -o $@ $^ $(CHECK_LIBS) $(LIBS)
 
 $(SYSTEM_TESTS): $(BUILD)/tests/system/%: $(BUILD)/tests/system/%.o \
 		$(call objects,$(wildcard tests/support/*.c) common/protocol.c common/number.c common/line.c common/address.c)

@@ -277,6 +277,11 @@ static void pulse_due(struct timer *timer) {
         reactor_set_timer(&server->reactor, &server->pulse, timer_now() + server->pulse_interval);
         if (server->pulsing)
                 return;
+        if (server->workers.count == 0) {
+                /* They have ended: only the model is still to. */
+                notify_watchdog();
+                return;
+        }
         server->pulsing = true;
         worker_group_pulse(&server->workers);
 }
@@ -289,6 +294,7 @@ static void workers_drained(struct worker_group *group) {
 static void end_serving(struct model_server *server) {
         timer_clear(&server->drain);
         worker_group_stop(&server->workers);
+        server->pulsing = false;
         if (!model_stop(server->model, &server->loader.events))
                 reactor_stop(&server->reactor);
 }
@@ -409,7 +415,9 @@ static void load_lost(struct loader *loader, const char *reason) {
                 log_error("Cannot begin to load: %s", strerror(-r));
                 server->failed = true;
                 model_server_shutdown(server);
+                return;
         }
+        status_attempt(&server->status, 1, reason);
 }
 
 static void load_alive(struct loader *loader) {

@@ -189,7 +189,8 @@ static void connection_park(struct connection *connection) {
         for (struct list *i = connection->owner.requests.next; i != &connection->owner.requests; i = i->next) {
                 struct request *request = container_of(i, struct request, owner_link);
 
-                if (request->inference.id_len > 0 && !request->inference.started)
+                /* One that is in no queue yet is about to be told what becomes of it. */
+                if (request->inference.id_len > 0 && !request->inference.started && !list_is_empty(&request->queue_link))
                         park_waiting(connection, request);
         }
         park_rest(connection);
@@ -197,8 +198,14 @@ static void connection_park(struct connection *connection) {
 }
 
 static void request_waiting(struct request_owner *owner, struct request *request) {
-        if (guest_is_parked(&connection_of(owner)->guest))
-                park_waiting(connection_of(owner), request);
+        struct connection *connection = connection_of(owner);
+
+        if (!guest_is_parked(&connection->guest))
+                return;
+        park_waiting(connection, request);
+        /* One that a model has lost may have been the last in flight. */
+        if (connection->parked_busy)
+                attend_later(connection);
 }
 
 static const struct request_ops request_ops = {

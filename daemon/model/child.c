@@ -253,6 +253,8 @@ __attribute__((noreturn)) static void run(char *const *argv, char *const *enviro
         (void)sigprocmask(SIG_SETMASK, &none, NULL);
         (void)signal(SIGPIPE, SIG_DFL);
         (void)setpgid(0, 0);
+        /* Of libraries it is not known whether each of their descriptors is close-on-exec. */
+        (void)close_range(3, UINT32_MAX, CLOSE_RANGE_CLOEXEC);
         /* It dies with the daemon, also with one that died before this was asked for: prctl(2). */
         if (prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && getppid() == parent && dup2(null, STDIN_FILENO) >= 0 &&
             dup2(out, STDOUT_FILENO) >= 0 && dup2(err, STDERR_FILENO) >= 0)

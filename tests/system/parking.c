@@ -412,6 +412,41 @@ START_TEST(restarted_ready) {
 }
 END_TEST
 
+/*
+ * Again and again, in the middle of what comes on several connections: each request is answered once. All answers
+ * together fit into the connections: nobody reads them before the end.
+ */
+START_TEST(restarted_often) {
+        struct peer peers[8];
+        size_t sent[ARRAY_SIZE(peers)] = { 0 };
+
+        manager_init(&manager);
+        for (size_t i = 0; i < ARRAY_SIZE(peers); i++)
+                peer_connect(&peers[i], manager.socket);
+        for (unsigned round = 1; round <= 12; round++) {
+                manager_start(&manager, &process,
+                              (const char *[]){ "--load-time", "0", "--inference-time", "1ms", "--quiet", NULL });
+                while (manager_count(&manager, "READY=1") < round)
+                        manager_wait_more(&manager);
+                for (unsigned i = 0; i < 160; i++) {
+                        size_t p = i % ARRAY_SIZE(peers);
+
+                        if (i == 80)
+                                process_signal(&process, SIGUSR2);
+                        peer_send_requests(&peers[p], sent[p]++, 1);
+                }
+                ck_assert_int_eq(process_wait(&process), 0);
+                process_free(&process);
+        }
+        start(soon);
+        for (size_t i = 0; i < ARRAY_SIZE(peers); i++) {
+                peer_expect_answers(&peers[i], 0, sent[i], "sim");
+                peer_close(&peers[i]);
+        }
+        finish();
+}
+END_TEST
+
 /* Without a manager that keeps anything, SIGUSR2 stops it as SIGTERM does. */
 START_TEST(restarted_alone) {
         struct daemon daemon;
@@ -550,6 +585,7 @@ static void add(TCase *tests) {
         tcase_add_test(tests, stopped);
         tcase_add_test(tests, restarted_loading);
         tcase_add_test(tests, restarted_ready);
+        tcase_add_test(tests, restarted_often);
         tcase_add_test(tests, restarted_alone);
         tcase_add_test(tests, hostile);
 }

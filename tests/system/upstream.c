@@ -276,6 +276,7 @@ START_TEST(killed_while_ready) {
         ck_assert_ptr_nonnull(strstr(reply.body, "cut short"));
         peer_status(&msd.control, &status);
         ck_assert_uint_eq(status.generation, 2);
+        ck_assert_ptr_nonnull(strstr(status.error, "It was killed by SIGKILL"));
         peer_close(&stream);
         daemon_stop(&msd);
 }
@@ -303,6 +304,48 @@ START_TEST(found_lost_and_found) {
         ck_assert_uint_eq(status.generation, 2);
         daemon_stop(&msd);
         process_free(&process);
+}
+END_TEST
+
+/* Lost by the model, and then by the daemon: it is parked as any that waits. */
+START_TEST(lost_twice) {
+        struct process process = PROCESS_NULL, model = PROCESS_NULL;
+        const char *const arguments[] = { "--upstream", url, "--model", "echo", NULL };
+        struct manager manager;
+        struct peer_status status;
+        struct peer peer;
+
+        manager_init(&manager);
+        process_start(&model, server, OPTIONS("server", "--socket", upstream_socket, "--think", "1h"), NULL);
+        manager_start(&manager, &process, arguments);
+        manager_wait(&manager, "READY=1");
+        peer_connect(&peer, manager.socket);
+        ask(&peer, "REQUEST", "1", "hello");
+        peer_connect(&msd.control, manager.socket);
+        peer_status_until(&msd.control, &status, peer_status_is_processing, 1, "it is in flight");
+        process_signal(&model, SIGKILL);
+        (void)process_wait(&model);
+        process_free(&model);
+        peer_status_until(&msd.control, &status, peer_status_is_waiting, 1, "it waits again");
+        do
+                peer_status(&msd.control, &status);
+        while (status.generation != 2);
+        peer_status(&msd.control, &status);
+        process_signal(&process, SIGKILL);
+        ck_assert_int_eq(process_wait(&process), 128 + SIGKILL);
+        process_free(&process);
+
+        ck_assert_int_eq(unlink(upstream_socket), 0);
+        process_start(&model, server, OPTIONS("server", "--socket", upstream_socket), NULL);
+        manager_start(&manager, &process, arguments);
+        peer_expect(&peer, "1", "echo hello");
+        process_signal(&process, SIGTERM);
+        ck_assert_int_eq(process_wait(&process), 0);
+        process_free(&process);
+        process_free(&model);
+        peer_close(&peer);
+        peer_close(&msd.control);
+        manager_deinit(&manager);
 }
 END_TEST
 
@@ -507,6 +550,7 @@ static void add(TCase *tests) {
         tcase_add_test(tests, killed_while_loading);
         tcase_add_test(tests, killed_while_ready);
         tcase_add_test(tests, found_lost_and_found);
+        tcase_add_test(tests, lost_twice);
         tcase_add_test(tests, stops);
         tcase_add_test(tests, stops_the_deaf);
         tcase_add_test(tests, daemon_killed);

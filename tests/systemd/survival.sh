@@ -13,6 +13,8 @@ answered() {
     read -t 100 -r line <&"$crowd" && exec {crowd}<&- && equal "$line" "$1 answered"
 }
 
+# Clients connect to what is there from here on.
+systemctl start msd.socket
 options --load-time 1h
 systemctl start --no-block msd
 check '10,000 wait' crowd 10000
