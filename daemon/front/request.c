@@ -164,7 +164,6 @@ static void wait_again(struct request_queue *queue, struct request *request) {
 
         while (i != &queue->waiting && request_of(i)->arrived <= request->arrived)
                 i = i->next;
-        list_remove(&request->queue_link);
         list_insert_before(i, &request->queue_link);
         atomic_fetch_add_explicit(&queue->limits->waiting, 1, memory_order_relaxed);
         counter_add(&queue->counters->waiting, 1);
@@ -180,6 +179,8 @@ static void inference_lost(struct inference_events *events, struct inference *in
         enum gate_state state;
 
         leave_processing(queue, request);
+        /* In no queue, so that it is not parked before it is told what becomes of it. */
+        list_remove(&request->queue_link);
         request_queue_follow(queue, queue->host->generation(queue->host));
         state = gate_state(&queue->generation->gate);
         if (inference->resent || gate_state(queue->stop) != GATE_PENDING)

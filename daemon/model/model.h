@@ -137,8 +137,8 @@ static inline struct model_session *model_session_free(struct model_session *ses
 }
 
 /*
- * Runs the model that is loaded, under the name `name`, which stays valid while the session is used. The inference
- * is the caller's and stays where it is until it has ended. Returns 0 or -errno, and then no event comes for it.
+ * Runs the model that is loaded, under the name `name`, which is copied: what is in flight may outlive the generation.
+ * The inference is the caller's and stays where it is until it has ended. Returns 0 or -errno, and then no event comes for it.
  */
 static inline int model_infer(struct model_session *session, const char *name, struct inference *inference) {
         return session->model->ops->infer(session, name, inference);

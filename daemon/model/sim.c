@@ -1,6 +1,7 @@
 #include "daemon/model/sim.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,7 +27,8 @@ struct sim_session {
         struct inference_events *events;
         struct timer timer;
         struct job more;
-        const char *name;
+        char name[PROTOCOL_MODEL_MAX];          /* what answers carry: it outlives the generation that had it */
+        const char *named;                      /* where it was copied from */
         struct entry *queue;            /* a ring: entry i is at i modulo `size`, a power of two */
         uint64_t head;
         uint64_t tail;
@@ -81,7 +83,7 @@ static void sim_free(struct model *model) {
 static void sim_answer(struct sim_session *session, struct inference *inference) {
         static const char before[] = "Response ", between[] = " from ";
         char answer[sizeof(before) + PROTOCOL_ID_MAX + sizeof(between) + PROTOCOL_MODEL_MAX];
-        size_t name_len = MIN(strlen(session->name), (size_t)PROTOCOL_MODEL_MAX), n = 0;
+        size_t name_len = strlen(session->name), n = 0;
 
         memcpy(answer, before, sizeof(before) - 1);
         n += sizeof(before) - 1;
@@ -128,7 +130,10 @@ static int sim_infer(struct model_session *base, const char *name, struct infere
         uint64_t time = sim_of(base->model)->options.inference_time;
         int r;
 
-        session->name = name;
+        if (name != session->named) {
+                session->named = name;
+                snprintf(session->name, sizeof(session->name), "%s", name);
+        }
         if (time == 0) {
                 sim_answer(session, inference);
                 return 0;

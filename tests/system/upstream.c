@@ -349,6 +349,66 @@ START_TEST(lost_twice) {
 }
 END_TEST
 
+/* The same of many, on connections of several workers that hear of it in any order: each is answered once. */
+START_TEST(lost_and_parked) {
+        const char *const first[] = { "--upstream", url, "--model", "echo", "--threads", "4", "--", server, "--socket",
+                                      upstream_socket, "--once", once, "--again", "1h", "--think", "1h", NULL };
+        const char *const next[] = { "--upstream", url, "--model", "echo", "--", server, "--socket", upstream_socket, NULL };
+        struct process process = PROCESS_NULL;
+        struct manager manager;
+        struct peer_status status;
+        struct peer peers[8];
+
+        manager_init(&manager);
+        manager_start(&manager, &process, first);
+        manager_wait(&manager, "READY=1");
+        peer_connect(&msd.control, manager.socket);
+        for (unsigned i = 0; i < ARRAY_SIZE(peers); i++) {
+                peer_connect(&peers[i], manager.socket);
+                for (unsigned j = 0; j < 50; j++) {
+                        char id[16];
+
+                        snprintf(id, sizeof(id), "%u", j);
+                        ask(&peers[i], "REQUEST", id, "hi");
+                }
+        }
+        peer_status_until(&msd.control, &status, peer_status_is_processing, 400, "they are in flight");
+        ck_assert_int_eq(kill(child_of(process.pid), SIGKILL), 0);
+        peer_status_until(&msd.control, &status, peer_status_is_waiting, 400, "they wait again");
+        do
+                peer_status(&msd.control, &status);
+        while (status.generation != 2);
+        peer_status(&msd.control, &status);
+        process_signal(&process, SIGKILL);
+        ck_assert_int_eq(process_wait(&process), 128 + SIGKILL);
+        process_free(&process);
+
+        manager_start(&manager, &process, next);
+        for (unsigned i = 0; i < ARRAY_SIZE(peers); i++) {
+                bool seen[50] = { false };
+                struct peer_reply reply;
+
+                for (unsigned j = 0; j < ARRAY_SIZE(seen); j++) {
+                        ck_assert(peer_next(&peers[i], &reply));
+                        ck_assert_str_eq(reply.body, "echo hi");
+                        ck_assert_msg(!seen[atoi(reply.id)], "A second reply to %s", reply.id);
+                        seen[atoi(reply.id)] = true;
+                }
+        }
+        peer_close(&msd.control);
+        peer_connect(&msd.control, manager.socket);
+        peer_status(&msd.control, &status);
+        ck_assert_uint_eq(status.completed, 400);
+        for (unsigned i = 0; i < ARRAY_SIZE(peers); i++)
+                peer_close(&peers[i]);
+        peer_close(&msd.control);
+        process_signal(&process, SIGTERM);
+        ck_assert_int_eq(process_wait(&process), 0);
+        process_free(&process);
+        manager_deinit(&manager);
+}
+END_TEST
+
 /* What is in flight first, then the server, with all that it started. */
 START_TEST(stops) {
         uint64_t began;
@@ -551,6 +611,7 @@ static void add(TCase *tests) {
         tcase_add_test(tests, killed_while_ready);
         tcase_add_test(tests, found_lost_and_found);
         tcase_add_test(tests, lost_twice);
+        tcase_add_test(tests, lost_and_parked);
         tcase_add_test(tests, stops);
         tcase_add_test(tests, stops_the_deaf);
         tcase_add_test(tests, daemon_killed);

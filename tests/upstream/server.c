@@ -13,6 +13,7 @@
  *      --think D                       how long an answer takes, or each part of a stream
  *      --exit N                        instead of being ready it ends so, with a last word on standard error
  *      --once FILE                     the faults and the load time are for the first start alone, which makes FILE
+ *      --again D                       the load time of the later ones
  *      --stuck                         it is never ready, and nothing moves
  *      --ignore-term                   SIGTERM does nothing
  *      --spawn                         it starts a process of its own that lives on
@@ -45,6 +46,7 @@ static struct {
         uint64_t port;
         uint64_t load;
         uint64_t think;
+        uint64_t again;
         const char *line;
         const char *once;
         const char *ready_at;
@@ -255,7 +257,8 @@ static void parse(int argc, char **argv) {
                 { "eager", no_argument, NULL, 'a' },        { "notify", no_argument, NULL, 'n' },
                 { "line", required_argument, NULL, 'i' },
                 { "think", required_argument, NULL, 't' },  { "exit", required_argument, NULL, 'e' },
-                { "once", required_argument, NULL, 'o' },   { "stuck", no_argument, NULL, 'k' },
+                { "once", required_argument, NULL, 'o' },   { "again", required_argument, NULL, 'y' },
+                { "stuck", no_argument, NULL, 'k' },
                 { "ready-at", required_argument, NULL, 'r' },
                 { "ignore-term", no_argument, NULL, 'g' },  { "spawn", no_argument, NULL, 'w' },
                 { 0 },
@@ -275,6 +278,7 @@ static void parse(int argc, char **argv) {
                 case 'e': options.status = atoi(optarg); options.fails = true; break;
                 case 'o': options.once = optarg; break;
                 case 'r': options.ready_at = optarg; break;
+                case 'y': options.again = duration(optarg); break;
                 case 'k': options.stuck = true; break;
                 case 'g': options.ignores = true; break;
                 case 'w': options.spawns = true; break;
@@ -283,7 +287,7 @@ static void parse(int argc, char **argv) {
         /* The first start is the one that can make the file. */
         if (options.once && open(options.once, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600) < 0) {
                 options.fails = options.stuck = false;
-                options.load = 0;
+                options.load = options.again;
         }
 }
 
