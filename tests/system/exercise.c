@@ -96,6 +96,8 @@ START_TEST(lines_at_the_end) {
         struct daemon daemon;
 
         daemon_start(&daemon, "--load-time", "0", "--inference-time", "0", NULL);
+        /* Who comes when the gate has just opened may overtake who waits to be let through. */
+        daemon_wait_ready(&daemon);
         peer_send_requests(&daemon.control, 0, 1000);
         peer_expect_answers(&daemon.control, 0, 1000, "sim");
         process_signal(&daemon.process, SIGTERM);
