@@ -103,7 +103,10 @@ static void *manager_run(void *argument) {
                 if (strcmp(message, "END") == 0)
                         return NULL;
                 pthread_mutex_lock(&manager->mutex);
-                take(manager, message, (size_t)n, &header);
+                if (strcmp(message, "MARK") == 0)
+                        manager->reached++;
+                else
+                        take(manager, message, (size_t)n, &header);
                 pthread_mutex_unlock(&manager->mutex);
                 (void)!write(manager->heard, &(uint64_t){ 1 }, sizeof(uint64_t));
         }
@@ -127,12 +130,37 @@ void manager_init(struct manager *manager) {
         ck_assert_int_eq(pthread_create(&manager->thread, NULL, manager_run, manager), 0);
 }
 
-void manager_deinit(struct manager *manager) {
+/* Says something to the thread, behind all that has come. */
+static void tell(struct manager *manager, const char *text) {
         struct sockaddr_un address;
         socklen_t len = sizeof(address);
 
         ck_assert_int_eq(getsockname(manager->fd, (struct sockaddr *)&address, &len), 0);
-        ck_assert_int_eq(sendto(manager->fd, "END", 3, 0, (const struct sockaddr *)&address, len), 3);
+        ck_assert_int_eq(sendto(manager->fd, text, strlen(text), 0, (const struct sockaddr *)&address, len),
+                         (ssize_t)strlen(text));
+}
+
+static void look_again(struct manager *manager, uint64_t deadline, const char *what);
+
+/* All that came by now was taken up: what a process said before it was killed counts for the next, as with systemd. */
+static void catch_up(struct manager *manager) {
+        uint64_t deadline = clock_patience();
+        unsigned reached;
+
+        tell(manager, "MARK");
+        manager->asked++;
+        for (;;) {
+                pthread_mutex_lock(&manager->mutex);
+                reached = manager->reached;
+                pthread_mutex_unlock(&manager->mutex);
+                if (reached == manager->asked)
+                        return;
+                look_again(manager, deadline, "the manager itself");
+        }
+}
+
+void manager_deinit(struct manager *manager) {
+        tell(manager, "END");
         ck_assert_int_eq(pthread_join(manager->thread, NULL), 0);
         for (unsigned i = 0; i < manager->stored; i++)
                 close(manager->store[i].fd);
@@ -153,6 +181,7 @@ void manager_start(struct manager *manager, struct process *process, const char 
                 ck_assert_uint_lt(i + 2, ARRAY_SIZE(argv));
                 argv[i + 1] = arguments[i];
         }
+        catch_up(manager);
         pthread_mutex_lock(&manager->mutex);
         text_appendf(&names, "msd");
         for (unsigned i = 0; i < manager->stored; i++) {

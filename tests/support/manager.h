@@ -32,6 +32,7 @@ struct manager {
                 int fd;
         } store[MANAGER_STORE_MAX];             /* under `mutex` */
         unsigned stored;
+        unsigned asked, reached;                /* marks that were sent to itself, and have come */
 };
 
 void manager_init(struct manager *manager);

@@ -307,6 +307,14 @@ START_TEST(found_lost_and_found) {
 }
 END_TEST
 
+/* Waits until the peer's worker has come to the end of a turn, at which it has parked all that is due. */
+static void wait_turned(struct peer *peer) {
+        struct peer_status status;
+
+        peer_status(peer, &status);
+        peer_status(peer, &status);
+}
+
 /* Lost by the model, and then by the daemon: it is parked as any that waits. */
 START_TEST(lost_twice) {
         struct process process = PROCESS_NULL, model = PROCESS_NULL;
@@ -330,7 +338,7 @@ START_TEST(lost_twice) {
         do
                 peer_status(&msd.control, &status);
         while (status.generation != 2);
-        peer_status(&msd.control, &status);
+        wait_turned(&peer);
         process_signal(&process, SIGKILL);
         ck_assert_int_eq(process_wait(&process), 128 + SIGKILL);
         process_free(&process);
@@ -378,7 +386,8 @@ START_TEST(lost_and_parked) {
         do
                 peer_status(&msd.control, &status);
         while (status.generation != 2);
-        peer_status(&msd.control, &status);
+        for (unsigned i = 0; i < ARRAY_SIZE(peers); i++)
+                wait_turned(&peers[i]);
         process_signal(&process, SIGKILL);
         ck_assert_int_eq(process_wait(&process), 128 + SIGKILL);
         process_free(&process);
