@@ -44,7 +44,7 @@ override CPPFLAGS += -I. -D_GNU_SOURCE -DMSD_VERSION='"$(VERSION)"'
 override CFLAGS := -std=gnu17 $(OPTIMIZE) $(WARNINGS) $(HARDENING) -pthread $(SANITIZE) $(CFLAGS)
 override LDFLAGS += -pie -Wl,-z,relro -Wl,-z,now -Wl,--as-needed -pthread $(SANITIZE)
 
-LIBS = $(shell $(PKG_CONFIG) --libs libsystemd jansson libcurl)
+LIBS = $(shell $(PKG_CONFIG) --libs libsystemd jansson libcurl libmicrohttpd)
 CLIENT_LIBS = $(shell $(PKG_CONFIG) --libs jansson)
 CHECK_LIBS = $(shell $(PKG_CONFIG) --libs check)
 
@@ -92,12 +92,12 @@ UNIT_daemon_options := daemon/options common/number
 UNIT_gate := daemon/loop/gate
 UNIT_reactor := daemon/loop/reactor daemon/loop/timer daemon/loop/mailbox
 UNIT_pool := daemon/loop/pool
-UNIT_sim := daemon/model/sim daemon/loop/reactor daemon/loop/timer
+UNIT_sim := daemon/model/sim daemon/model/openai daemon/loop/reactor daemon/loop/timer
 UNIT_status := daemon/status daemon/loop/gate daemon/loop/timer
-UNIT_request := common/protocol daemon/front/request daemon/front/parking daemon/status daemon/log daemon/model/sim daemon/model/generation \
+UNIT_request := common/protocol daemon/front/request daemon/front/parking daemon/status daemon/log daemon/model/sim daemon/model/openai daemon/model/generation \
 	daemon/loop/reactor daemon/loop/timer daemon/loop/gate daemon/loop/pool common/number
-UNIT_listener := daemon/front/listener daemon/log daemon/loop/reactor daemon/loop/timer common/address
-UNIT_loader := daemon/loader daemon/model/sim daemon/loop/reactor daemon/loop/timer common/number
+UNIT_listener := daemon/front/listener daemon/log daemon/loop/reactor daemon/loop/timer common/address common/number
+UNIT_loader := daemon/loader daemon/model/sim daemon/model/openai daemon/loop/reactor daemon/loop/timer common/number
 UNIT_log := daemon/log
 UNIT_child := daemon/model/child daemon/loop/reactor daemon/loop/timer
 UNIT_upstream := daemon/model/upstream daemon/model/fetch daemon/model/child daemon/loop/reactor daemon/loop/timer \

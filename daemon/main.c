@@ -51,11 +51,12 @@ static const char *default_path(char path[static ADDRESS_PATH_MAX]) {
 }
 
 /*
- * What the service manager has passed: the request socket has the name `msd`, or is the only one that listens. What is
- * parked is for the server. `elsewhere`: an option says where clients connect, and nothing else is of use. Returns 0, or
- * the exit status, having printed why.
+ * What the service manager has passed: the request socket has the name `msd`, or is the only one that listens; those with
+ * the name `http` are for HTTP. What is parked is for the server. Where an option says where clients connect, what was
+ * passed for that is of no use. Returns 0, or the exit status, having printed why.
  */
-static int take_passed(struct listener_socket *socket, struct parked_list *parked, bool elsewhere) {
+static int take_passed(const struct options *options, struct listener_socket *socket, struct listener_set *http,
+                       struct parked_list *parked) {
         struct passed *passed;
         int n = notify_passed(&passed), only = -1, named = -1, others = 0;
 
@@ -66,7 +67,14 @@ static int take_passed(struct listener_socket *socket, struct parked_list *parke
         for (int i = 0; i < n; i++) {
                 if (parked_list_add(parked, passed[i].name, passed[i].fd))
                         continue;
-                if (elsewhere) {
+                if (strcmp(passed[i].name, "http") == 0) {
+                        if (options->http_count > 0 || http->count == LISTENER_SET_MAX || !notify_is_listening(passed[i].fd, true))
+                                close(passed[i].fd);
+                        else
+                                http->sockets[http->count++] = (struct listener_socket){ .fd = passed[i].fd, .file = -1 };
+                        continue;
+                }
+                if (options->socket) {
                         close(passed[i].fd);
                         continue;
                 }
@@ -81,7 +89,7 @@ static int take_passed(struct listener_socket *socket, struct parked_list *parke
 
         if (named < 0 && others == 1)
                 named = only;
-        if (named < 0 || !notify_is_listening(named)) {
+        if (named < 0 || !notify_is_listening(named, false)) {
                 log_error("Cannot use what the service manager passed: no Unix stream socket that listens has the name msd");
                 return STATUS_USAGE;
         }
@@ -89,10 +97,31 @@ static int take_passed(struct listener_socket *socket, struct parked_list *parke
         return 0;
 }
 
+/* What listening at `path` came to. Returns 0, or the exit status, having printed why. */
+static int report_socket(const char *option, const char *path, int r) {
+        switch (r) {
+        case 0:
+                return 0;
+        case LISTENER_IN_USE:
+                log_error("%s: %s: in use by a daemon that is running; stop it, or choose another", option, path);
+                break;
+        case LISTENER_NOT_A_SOCKET:
+                log_error("%s: %s: there is a file that is no socket; remove it, or choose another", option, path);
+                break;
+        case LISTENER_PATH_EMPTY:
+                log_error("%s: the path is empty", option);
+                break;
+        case LISTENER_PATH_TOO_LONG:
+                log_error("%s: %s: the path of a socket has %zu bytes at most", option, path, ADDRESS_PATH_MAX - 1);
+                break;
+        default:
+                log_error("%s: %s: cannot listen there: %s", option, path, strerror(-r));
+        }
+        return STATUS_USAGE;
+}
+
 /* Where clients connect. Returns 0, or the exit status, having printed why. */
 static int open_socket(struct listener_socket *socket, const char *path, char buffer[static ADDRESS_PATH_MAX]) {
-        int r;
-
         if (!path) {
                 if (socket->fd >= 0)
                         return 0;
@@ -100,31 +129,36 @@ static int open_socket(struct listener_socket *socket, const char *path, char bu
                 if (!path)
                         return STATUS_USAGE;
         }
+        return report_socket("--socket", path, listener_socket_open(socket, path));
+}
 
-        r = listener_socket_open(socket, path);
-        switch (r) {
-        case 0:
-                return 0;
-        case LISTENER_IN_USE:
-                log_error("%s: in use by a daemon that is running; stop it, or choose another --socket", path);
-                break;
-        case LISTENER_NOT_A_SOCKET:
-                log_error("%s: there is a file that is no socket; remove it, or choose another --socket", path);
-                break;
-        case LISTENER_PATH_EMPTY:
-                log_error("--socket: the path is empty");
-                break;
-        case LISTENER_PATH_TOO_LONG:
-                log_error("%s: the path of a socket has %zu bytes at most", path, ADDRESS_PATH_MAX - 1);
-                break;
-        default:
-                log_error("%s: cannot listen there: %s", path, strerror(-r));
+/* Likewise with HTTP. */
+static int open_http(struct listener_set *http, const struct options *options) {
+        char address[LISTENER_ADDRESS_MAX];
+        const char *why;
+        int r;
+
+        for (uint64_t i = 0; i < options->http_count; i++) {
+                r = listener_set_open(http, options->http[i], &why);
+                if (r == -EINVAL || r == -E2BIG || why) {
+                        log_error("--http: %s: %s", options->http[i],
+                                  why        ? why :
+                                  r == -E2BIG ? "these are too many" :
+                                                "this is neither HOST:PORT nor unix:PATH");
+                        return STATUS_USAGE;
+                }
+                r = report_socket("--http", options->http[i], r);
+                if (r != 0)
+                        return r;
         }
-        return STATUS_USAGE;
+        for (unsigned i = 0; i < http->count; i++)
+                log_info("Listening for HTTP at %s", listener_socket_address(&http->sockets[i], address));
+        return 0;
 }
 
 int main(int argc, char **argv) {
         struct listener_socket socket = LISTENER_SOCKET_NULL;
+        struct listener_set http = { 0 };
         struct parked_list parked = { 0 };
         static struct model_server server;
         char path[ADDRESS_PATH_MAX], error[512];
@@ -153,13 +187,18 @@ int main(int argc, char **argv) {
 
         /* Whoever reads standard output may go away; the daemon does not. */
         signal(SIGPIPE, SIG_IGN);
-        r = take_passed(&socket, &parked, options.socket != NULL);
+        r = take_passed(&options, &socket, &http, &parked);
         if (r == 0)
                 r = open_socket(&socket, options.socket, path);
-        if (r != 0)
+        if (r == 0)
+                r = open_http(&http, &options);
+        if (r != 0) {
+                listener_socket_close(&socket);
+                listener_set_close(&http);
                 return r;
+        }
 
-        r = model_server_init(&server, &options, &socket, &parked);
+        r = model_server_init(&server, &options, &socket, &http, &parked);
         if (r == 0)
                 r = model_server_run(&server);
         model_server_deinit(&server);

@@ -90,7 +90,7 @@ void passed_free(struct passed *passed, int n) {
         free(passed);
 }
 
-bool notify_is_listening(int fd) {
-        return sd_is_socket_unix(fd, SOCK_STREAM, 1, NULL, 0) > 0 &&
+bool notify_is_listening(int fd, bool anywhere) {
+        return (anywhere ? sd_is_socket(fd, AF_UNSPEC, SOCK_STREAM, 1) : sd_is_socket_unix(fd, SOCK_STREAM, 1, NULL, 0)) > 0 &&
                fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) == 0;
 }

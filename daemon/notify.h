@@ -49,5 +49,5 @@ struct passed {
 int notify_passed(struct passed **passed);
 void passed_free(struct passed *passed, int n);
 
-/* Whether it is a Unix stream socket that listens; if so, it is made non-blocking. */
-bool notify_is_listening(int fd);
+/* Whether it is a stream socket that listens, a Unix one or (`anywhere`) of any kind; if so, it is made non-blocking. */
+bool notify_is_listening(int fd, bool anywhere);

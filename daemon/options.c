@@ -16,6 +16,7 @@ const char options_help[] =
         "and finishes those that run when it stops.\n"
         "\n"
         "  --socket PATH              the request socket\n"
+        "  --http ADDRESS             listen for HTTP at HOST:PORT, *:PORT or unix:PATH; may be given again\n"
         "  --model NAME               the name that answers carry (sim, or what the upstream says)\n"
         "  --load-attempts N          load so often before giving up (1; 3 for an upstream)\n"
         "  --load-timeout D           give up loading after so long; 0: never (0)\n"
@@ -29,6 +30,7 @@ const char options_help[] =
         "  --max-prompt-memory BYTES  all prompts that are held, together (1073741824)\n"
         "  --request-timeout D        answer within so long, or with an error; 0: none (0)\n"
         "  --drain-timeout D          time for what runs to finish when stopping (30s)\n"
+        "  --stream-keepalive D       tell streams over HTTP that they wait, so often; 0: do not (0)\n"
         "\n"
         "The model is simulated:\n"
         "  --load-time D              how long loading takes (2s)\n"
@@ -56,6 +58,7 @@ enum option_kind {
         OPTION_DURATION,
         OPTION_NUMBER,
         OPTION_PATH,            /* of a URL */
+        OPTION_HTTP,
         OPTION_ON_LOAD_FAILURE,
         OPTION_FLAG,
         OPTION_ASK,             /* `minimum` is what options_parse() returns */
@@ -71,6 +74,7 @@ static const struct {
         uint64_t maximum;
 } table[] = {
         { "socket", OPTION_TEXT, FIELD(socket), 1, SIZE_MAX },
+        { "http", OPTION_HTTP, 0, 0, 0 },
         { "model", OPTION_TEXT, FIELD(model), 1, PROTOCOL_MODEL_MAX - 1 },
         { "load-time", OPTION_DURATION, FIELD(load_time), 0, 0 },
         { "inference-time", OPTION_DURATION, FIELD(inference_time), 0, 0 },
@@ -95,6 +99,7 @@ static const struct {
         { "max-prompt-memory", OPTION_NUMBER, FIELD(max_prompt_memory), 0, INT64_MAX },
         { "request-timeout", OPTION_DURATION, FIELD(request_timeout), 0, 0 },
         { "drain-timeout", OPTION_DURATION, FIELD(drain_timeout), 0, 0 },
+        { "stream-keepalive", OPTION_DURATION, FIELD(stream_keepalive), 0, 0 },
         { "quiet", OPTION_FLAG, FIELD(quiet), 0, 0 },
         { "version", OPTION_ASK, 0, OPTIONS_VERSION, 0 },
         { "help", OPTION_ASK, 0, OPTIONS_HELP, 0 },
@@ -124,6 +129,12 @@ static int take_option(struct options *options, size_t i, const char *value, str
                 if (value[0] != '/' || strlen(value) > 256 || strpbrk(value, " \t\r\n#"))
                         return WRONG(error, "--%s: \"%s\" is no path of a URL, which begins with /", name, value);
                 memcpy(field, &value, sizeof(value));
+                return 0;
+
+        case OPTION_HTTP:
+                if (options->http_count == OPTIONS_HTTP_MAX)
+                        return WRONG(error, "--%s: at most %d times", name, OPTIONS_HTTP_MAX);
+                options->http[options->http_count++] = value;
                 return 0;
 
         case OPTION_DURATION:

@@ -13,8 +13,13 @@ enum on_load_failure {
         ON_LOAD_FAILURE_STAY,
 };
 
+/* --http may be given so often. */
+#define OPTIONS_HTTP_MAX 8
+
 struct options {
         const char *socket;             /* into the arguments, as are all strings; NULL: nobody says */
+        const char *http[OPTIONS_HTTP_MAX];
+        uint64_t http_count;
         const char *model;              /* NULL: nobody says */
         const char *load_failure;
         const char *upstream;           /* NULL: the model is simulated */
@@ -30,6 +35,7 @@ struct options {
         uint64_t stall_timeout;         /* 0: none */
         uint64_t request_timeout;       /* 0: none */
         uint64_t drain_timeout;
+        uint64_t stream_keepalive;      /* 0: none */
         uint64_t load_attempts;
         uint64_t max_tokens;            /* 0: nobody says */
         uint64_t threads;               /* 0: one a processor, at most 8 */

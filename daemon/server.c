@@ -510,17 +510,25 @@ static uint64_t count_descriptors(void) {
         return n;
 }
 
-/* As many connections as the descriptor limit, raised to its hard maximum, leaves room for. */
-static uint64_t limit_connections(const struct options *options, unsigned parking) {
-        uint64_t taken = count_descriptors() + DESCRIPTORS_SPARE + parking, room;
+/* How many descriptors there may be: the limit, raised to its hard maximum. */
+static uint64_t limit_descriptors(void) {
         struct rlimit limit;
 
         if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
-                return options->max_connections > 0 ? options->max_connections : UINT64_MAX;
+                return UINT64_MAX;
         limit.rlim_cur = limit.rlim_max;
         (void)setrlimit(RLIMIT_NOFILE, &limit);
         (void)getrlimit(RLIMIT_NOFILE, &limit);
-        room = limit.rlim_cur > taken ? limit.rlim_cur - taken : 1;
+        return limit.rlim_cur;
+}
+
+/* As many connections as the descriptors leave room for; those to a real model need as many again. */
+static uint64_t limit_connections(const struct options *options, unsigned parking) {
+        uint64_t taken = count_descriptors() + DESCRIPTORS_SPARE + parking, limit = limit_descriptors();
+        uint64_t room = limit > taken ? limit - taken : 1;
+
+        if (options->upstream)
+                room = room / 2 + 1;
         if (options->max_connections == 0)
                 return room;
         if (options->max_connections > room)
@@ -541,7 +549,7 @@ static void find_place(struct model_server *server) {
 }
 
 int model_server_init(struct model_server *server, const struct options *options, struct listener_socket *socket,
-                      struct parked_list *parked) {
+                      struct listener_set *http, struct parked_list *parked) {
         const struct sim_options sim = {
                 .name = options->model,
                 .load_time = options->load_time,
@@ -559,6 +567,7 @@ int model_server_init(struct model_server *server, const struct options *options
                 .completion_path = options->completion_path,
                 .completion_options = options->completion_options,
                 .max_tokens = options->max_tokens,
+                .max_connections = limit_descriptors() / 2 / count_threads(options),
         };
         const struct loader_options loader = {
                 .attempts = (unsigned)options->load_attempts,
@@ -583,6 +592,7 @@ int model_server_init(struct model_server *server, const struct options *options
                 .signals = WATCH_NULL,
                 .stop = { .fd = -1 },
                 .socket = *socket,
+                .http = *http,
                 .limits = {
                         .max_waiting = options->max_waiting,
                         .max_inflight = options->max_inflight,
@@ -593,6 +603,7 @@ int model_server_init(struct model_server *server, const struct options *options
         };
         find_place(server);
         *socket = (struct listener_socket)LISTENER_SOCKET_NULL;
+        *http = (struct listener_set){ 0 };
         list_init(&server->generations);
         timer_init(&server->drain, drain_elapsed);
         timer_init(&server->pulse, pulse_due);
@@ -609,7 +620,9 @@ int model_server_init(struct model_server *server, const struct options *options
                 .keeper = notify_is_heard() ? &server->keeper : NULL,
                 .parked = *parked,
                 /* Who connects to an inherited socket waits in its backlog for the next daemon. */
-                .refuse_while_stopping = server->socket.path != NULL,
+                .http_sockets = &server->http,
+                .http = { .stream_keepalive = options->stream_keepalive },
+                .refuse_while_stopping = server->socket.made,
                 .all_drained = workers_drained,
                 .all_pulsed = workers_pulsed,
         };
@@ -674,12 +687,14 @@ int model_server_run(struct model_server *server) {
         }
         worker_group_stop(&server->workers);
         listener_socket_close(&server->socket);
+        listener_set_close(&server->http);
         return r < 0 ? r : server->failed;
 }
 
 void model_server_deinit(struct model_server *server) {
         worker_group_stop(&server->workers);
         listener_socket_close(&server->socket);
+        listener_set_close(&server->http);
         log_output_stop();
         if (server->model)
                 loader_stop(&server->loader);

@@ -27,6 +27,7 @@ struct model_server {
         struct watch signals;
         struct gate stop;
         struct listener_socket socket;
+        struct listener_set http;
         struct listener_limit connections;
         struct request_limits limits;
         struct status status;
@@ -51,11 +52,11 @@ struct model_server {
 };
 
 /*
- * Sets up everything, down to the listening socket: `socket`, and what is `parked`, which become the server's in any
- * case. Nothing runs yet. Returns 0 or -errno, with a diagnostic; model_server_deinit() is due either way.
+ * Sets up everything, down to the listening sockets: `socket`, those of `http`, and what is `parked`, which become the
+ * server's in any case. Nothing runs yet. Returns 0 or -errno, with a diagnostic; model_server_deinit() is due either way.
  */
 int model_server_init(struct model_server *server, const struct options *options, struct listener_socket *socket,
-                      struct parked_list *parked);
+                      struct listener_set *http, struct parked_list *parked);
 void model_server_deinit(struct model_server *server);
 
 /* Loads the model, serves, and stops. Returns 0 if it stopped as asked, 1 if it failed, or -errno, with a diagnostic. */

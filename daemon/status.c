@@ -1,15 +1,22 @@
 #include "daemon/status.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common/number.h"
 #include "common/util.h"
 #include "daemon/loop/timer.h"
+
+const uint64_t histogram_bounds[HISTOGRAM_BOUNDS] = {
+        10 * NSEC_PER_MSEC, 100 * NSEC_PER_MSEC, 1 * NSEC_PER_SEC,   5 * NSEC_PER_SEC,   10 * NSEC_PER_SEC,   30 * NSEC_PER_SEC,
+        60 * NSEC_PER_SEC,  120 * NSEC_PER_SEC,  300 * NSEC_PER_SEC, 600 * NSEC_PER_SEC, 1800 * NSEC_PER_SEC,
+};
 
 int status_init(struct status *status, unsigned count, const struct gate *stop) {
         *status = (struct status){ .count = count, .started = timer_now(), .stop = stop };
@@ -47,18 +54,22 @@ void status_attempt(struct status *status, unsigned attempt, const char *error) 
         pthread_mutex_unlock(&status->mutex);
 }
 
+static void load_ended(struct status *status, enum gate_state state) {
+        status->state = state;
+        status->load_ended = timer_now();
+        histogram_add(&status->loads, status->load_ended - status->load_began);
+}
+
 void status_ready(struct status *status, const char *model) {
         pthread_mutex_lock(&status->mutex);
-        status->state = GATE_OPEN;
-        status->load_ended = timer_now();
+        load_ended(status, GATE_OPEN);
         snprintf(status->model, sizeof(status->model), "%s", model);
         pthread_mutex_unlock(&status->mutex);
 }
 
 void status_failed(struct status *status, const char *error) {
         pthread_mutex_lock(&status->mutex);
-        status->state = GATE_FAILED;
-        status->load_ended = timer_now();
+        load_ended(status, GATE_FAILED);
         snprintf(status->error, sizeof(status->error), "%s", error);
         pthread_mutex_unlock(&status->mutex);
 }
@@ -104,8 +115,7 @@ static json_t *json_seconds(uint64_t nsec) {
         return json_real((double)(nsec / NSEC_PER_MSEC) / 1000);
 }
 
-/* Text that a model's own words may have got into: what is no UTF-8 in it becomes '?'. */
-static json_t *json_text(const char *text) {
+json_t *status_text(const char *text) {
         json_t *json = json_string(text);
 
         if (!json) {
@@ -133,8 +143,8 @@ char *status_format(struct status *status) {
 
         status_sum(status, &sums);
         pthread_mutex_lock(&status->mutex);
-        model = status->state == GATE_OPEN ? json_text(status->model) : json_null();
-        error = status->error[0] != '\0' ? json_text(status->error) : json_null();
+        model = status->state == GATE_OPEN ? status_text(status->model) : json_null();
+        error = status->error[0] != '\0' ? status_text(status->error) : json_null();
         json = json_pack(
                 "{ss so sI sI so sI so sI sI sI sI sI so so ss sI}",
                 "status", gate_state(status->stop) != GATE_PENDING ? "stopping" : names[status->state],
@@ -157,5 +167,76 @@ char *status_format(struct status *status) {
         /* 15 digits: the last that a double holds, so that 1.204 is not 1.2039999. */
         text = json ? json_dumps(json, JSON_COMPACT | JSON_REAL_PRECISION(15)) : NULL;
         json_decref(json);
+        return text;
+}
+
+static void write_head(FILE *file, const char *name, const char *type, const char *help) {
+        fprintf(file, "# HELP msd_%s %s\n# TYPE msd_%s %s\n", name, help, name, type);
+}
+
+static void write_number(FILE *file, const char *name, const char *type, uint64_t number, const char *help) {
+        write_head(file, name, type, help);
+        fprintf(file, "msd_%s %" PRIu64 "\n", name, number);
+}
+
+/* Of one histogram for all, or of one for each worker. */
+static void write_histogram(FILE *file, const char *name, const struct histogram *first, size_t stride, unsigned n,
+                            const char *help) {
+        uint64_t total = 0, sum = 0;
+
+        write_head(file, name, "histogram", help);
+        for (unsigned i = 0; i <= HISTOGRAM_BOUNDS; i++) {
+                for (unsigned j = 0; j < n; j++) {
+                        const struct histogram *histogram =
+                                (const struct histogram *)(const void *)((const char *)first + j * stride);
+
+                        total += counter_get(&histogram->counts[i]);
+                        if (i == 0)
+                                sum += counter_get(&histogram->sum);
+                }
+                if (i < HISTOGRAM_BOUNDS)
+                        fprintf(file, "msd_%s_bucket{le=\"%.15g\"} %" PRIu64 "\n", name,
+                                (double)histogram_bounds[i] / (double)NSEC_PER_SEC, total);
+        }
+        fprintf(file, "msd_%s_bucket{le=\"+Inf\"} %" PRIu64 "\nmsd_%s_sum %.9f\nmsd_%s_count %" PRIu64 "\n", name, total, name,
+                (double)sum / (double)NSEC_PER_SEC, name, total);
+}
+
+char *status_format_metrics(struct status *status) {
+        struct histogram loads;
+        struct status_sums sums;
+        uint64_t now = timer_now();
+        unsigned generation;
+        bool ready;
+        size_t size;
+        char *text = NULL;
+        FILE *file = open_memstream(&text, &size);
+
+        if (!file)
+                return NULL;
+        status_sum(status, &sums);
+        pthread_mutex_lock(&status->mutex);
+        loads = status->loads;
+        generation = status->generation;
+        ready = status->state == GATE_OPEN && gate_state(status->stop) == GATE_PENDING;
+        pthread_mutex_unlock(&status->mutex);
+
+        write_head(file, "requests_total", "counter", "Requests that have ended.");
+        fprintf(file, "msd_requests_total{outcome=\"completed\"} %" PRIu64 "\n", sums.completed);
+        fprintf(file, "msd_requests_total{outcome=\"failed\"} %" PRIu64 "\n", sums.failed);
+        fprintf(file, "msd_requests_total{outcome=\"cancelled\"} %" PRIu64 "\n", sums.cancelled);
+        write_number(file, "requests_waiting", "gauge", sums.waiting, "Requests that wait for the model.");
+        write_number(file, "requests_processing", "gauge", sums.processing, "Requests that are with the model.");
+        write_histogram(file, "wait_seconds", &status->counters[0].waits, sizeof(status->counters[0]), status->count,
+                        "Time from the arrival of a request until it was with the model.");
+        write_histogram(file, "load_seconds", &loads, 0, 1, "Time that loads took, those that failed too.");
+        write_number(file, "generation", "gauge", generation, "The generation of the model, counted from 1.");
+        write_number(file, "model_ready", "gauge", ready, "Whether the model is ready.");
+        write_number(file, "connections", "gauge", sums.connections, "Clients that are connected.");
+        write_head(file, "start_time_seconds", "gauge", "When the daemon started, since the epoch.");
+        fprintf(file, "msd_start_time_seconds %.3f\n",
+                (double)time(NULL) - (double)(now - status->started) / (double)NSEC_PER_SEC);
+        if (fclose(file) != 0)
+                free(STEAL_POINTER(text));
         return text;
 }

@@ -13,6 +13,14 @@
 #include "daemon/loop/gate.h"
 #include "daemon/model/model.h"
 
+/* How long something took: how often, up to each of HISTOGRAM_BOUNDS, and beyond. */
+#define HISTOGRAM_BOUNDS 11
+extern const uint64_t histogram_bounds[HISTOGRAM_BOUNDS];      /* nanoseconds */
+struct histogram {
+        atomic_uint_fast64_t counts[HISTOGRAM_BOUNDS + 1];
+        atomic_uint_fast64_t sum;       /* nanoseconds */
+};
+
 struct status_counters {
         _Alignas(64) atomic_uint_fast64_t waiting;
         atomic_uint_fast64_t oldest;            /* when the first of those waiting came, or 0 */
@@ -21,6 +29,7 @@ struct status_counters {
         atomic_uint_fast64_t failed;
         atomic_uint_fast64_t cancelled;
         atomic_uint_fast64_t connections;
+        struct histogram waits;                 /* of requests, until they were with the model */
 };
 
 /* For the one thread that writes a counter: no lock prefix, for nobody else does. */
@@ -31,6 +40,15 @@ static inline void counter_add(atomic_uint_fast64_t *counter, int64_t n) {
 
 static inline void counter_set(atomic_uint_fast64_t *counter, uint64_t n) {
         atomic_store_explicit(counter, n, memory_order_relaxed);
+}
+
+static inline void histogram_add(struct histogram *histogram, uint64_t nsec) {
+        unsigned i = 0;
+
+        while (i < HISTOGRAM_BOUNDS && nsec > histogram_bounds[i])
+                i++;
+        counter_add(&histogram->counts[i], 1);
+        counter_add(&histogram->sum, (int64_t)nsec);
 }
 
 struct status {
@@ -45,6 +63,7 @@ struct status {
         unsigned attempt;
         uint64_t load_began;
         uint64_t load_ended;                    /* 0 while it has not */
+        struct histogram loads;                 /* however they ended */
         char model[PROTOCOL_MODEL_MAX];
         char error[GATE_REASON_MAX];            /* the last one; empty: none yet */
 };
@@ -78,3 +97,9 @@ void status_sum(struct status *status, struct status_sums *sums);
 
 /* The status object of msd-protocol(7), as JSON on one line: for the caller to free(). NULL: out of memory. */
 char *status_format(struct status *status);
+
+/* The same and more in the text format of Prometheus, likewise. */
+char *status_format_metrics(struct status *status);
+
+/* Text that may have come from anywhere as a string of JSON: what is no UTF-8 in it becomes '?'. NULL: out of memory. */
+struct json_t *status_text(const char *text);

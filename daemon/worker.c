@@ -21,19 +21,32 @@ enum {
 /* Descriptors read from the pipe at once. */
 #define HANDED_BATCH 64
 
-static void take_connection(struct worker *worker, int fd) {
-        int r = connection_new(&worker->front, fd);
+static void release_connection(struct worker *worker) {
+        atomic_fetch_sub(&worker->placed, 1);
+        listener_release(&worker->listener);
+        for (unsigned i = 0; i < worker->group->http_sockets->count; i++)
+                listener_resume(&worker->http_listeners[i]);
+}
+
+/* A descriptor on its way from the worker that accepted it to another. */
+struct handed {
+        int fd;
+        bool http;
+};
+
+static void take_connection(struct worker *worker, int fd, bool http) {
+        int r = http ? http_connection_new(&worker->http, fd) : connection_new(&worker->front, fd);
 
         if (r < 0) {
                 log_warning("Cannot serve a connection, ignoring: %s", strerror(-r));
-                atomic_fetch_sub(&worker->placed, 1);
-                listener_release(&worker->listener);
+                release_connection(worker);
         }
 }
 
 /* Whoever is awake accepts; so that one worker does not end up with all of them, it shares with who has fewest. */
-static void connection_accepted(struct listener *listener, int fd) {
-        struct worker *worker = container_of(listener, struct worker, listener), *least = worker;
+static void place_connection(struct worker *worker, int fd, bool http) {
+        const struct handed handed = { fd, http };
+        struct worker *least = worker;
 
         for (unsigned i = 0; i < worker->group->count; i++)
                 if (atomic_load(&worker->group->workers[i].placed) < atomic_load(&least->placed))
@@ -41,24 +54,32 @@ static void connection_accepted(struct listener *listener, int fd) {
         /* A difference of one is not worth waking another thread. */
         if (atomic_load(&worker->placed) > atomic_load(&least->placed) + 1) {
                 atomic_fetch_add(&least->placed, 1);
-                if (write(least->hand_fd, &fd, sizeof(fd)) == sizeof(fd))
+                if (write(least->hand_fd, &handed, sizeof(handed)) == sizeof(handed))
                         return;
                 atomic_fetch_sub(&least->placed, 1);
         }
         atomic_fetch_add(&worker->placed, 1);
-        take_connection(worker, fd);
+        take_connection(worker, fd, http);
+}
+
+static void connection_accepted(struct listener *listener, int fd) {
+        place_connection(container_of(listener, struct worker, listener), fd, false);
+}
+
+static void http_accepted(struct listener *listener, int fd) {
+        place_connection(listener->user, fd, true);
 }
 
 /* Returns whether there may be more. */
 static bool take_handed(struct worker *worker) {
-        int fds[HANDED_BATCH];
+        struct handed handed[HANDED_BATCH];
         ssize_t n;
 
         /* Writes of one descriptor are atomic, pipe(7). */
-        n = read(worker->handed.fd, fds, sizeof(fds));
-        for (ssize_t i = 0; i < n / (ssize_t)sizeof(int); i++)
-                take_connection(worker, fds[i]);
-        return n == (ssize_t)sizeof(fds);
+        n = read(worker->handed.fd, handed, sizeof(handed));
+        for (ssize_t i = 0; i < n / (ssize_t)sizeof(handed[0]); i++)
+                take_connection(worker, handed[i].fd, handed[i].http);
+        return n == (ssize_t)sizeof(handed);
 }
 
 static void connections_handed(struct watch *watch, uint32_t events) {
@@ -74,7 +95,7 @@ static void check_drained(struct worker *worker) {
         struct worker_group *group = worker->group;
 
         if (worker->drained || !is_ending(worker) || !request_queue_is_idle(&worker->queue) ||
-            !front_is_flushed(&worker->front))
+            !front_is_flushed(&worker->front) || !http_is_flushed(&worker->http))
                 return;
         worker->drained = true;
         if (atomic_fetch_add(&group->drained, 1) + 1 == group->count)
@@ -99,9 +120,19 @@ static void check_drained_later(struct worker *worker) {
 static void connection_ended(struct front *front) {
         struct worker *worker = container_of(front, struct worker, front);
 
-        atomic_fetch_sub(&worker->placed, 1);
-        listener_release(&worker->listener);
+        release_connection(worker);
         check_drained_later(worker);
+}
+
+static void http_connection_ended(struct http *http) {
+        struct worker *worker = container_of(http, struct worker, http);
+
+        release_connection(worker);
+        check_drained_later(worker);
+}
+
+static void http_flushed(struct http *http) {
+        check_drained_later(container_of(http, struct worker, http));
 }
 
 static void output_flushed(struct front *front) {
@@ -117,7 +148,17 @@ static void queue_stopping(struct request_queue *queue) {
 
         if (!worker->group->refuse_while_stopping)
                 listener_deinit(&worker->listener);
+        /* Those that were passed are the next process's too. */
+        for (unsigned i = 0; i < worker->group->http_sockets->count; i++)
+                if (!worker->group->http_sockets->sockets[i].made)
+                        listener_deinit(&worker->http_listeners[i]);
         reactor_queue(&worker->reactor, &worker->drain);
+}
+
+static void deinit_listeners(struct worker *worker) {
+        listener_deinit(&worker->listener);
+        for (unsigned i = 0; i < worker->group->http_sockets->count; i++)
+                listener_deinit(&worker->http_listeners[i]);
 }
 
 static void worker_deliver(struct mailbox *mailbox, unsigned letters) {
@@ -129,7 +170,7 @@ static void worker_deliver(struct mailbox *mailbox, unsigned letters) {
                 atomic_store(&worker->generation, worker->queue.generation->number);
         }
         if (letters & LETTER_LEAVE) {
-                listener_deinit(&worker->listener);
+                deinit_listeners(worker);
                 request_queue_leave(&worker->queue);
         }
         if (letters & LETTER_RETRY)
@@ -205,20 +246,31 @@ static int worker_init(struct worker *worker, struct worker_group *group, struct
         r = reactor_watch(&worker->reactor, &worker->handed, pipe_fds[0], EPOLLIN, connections_handed);
         if (r < 0)
                 return r;
-        return listener_init(&worker->listener, &worker->reactor, group->listen_fd, group->connections,
-                             connection_accepted);
+        r = listener_init(&worker->listener, &worker->reactor, group->listen_fd, group->connections,
+                          connection_accepted);
+        if (r < 0 || group->http_sockets->count == 0)
+                return r;
+        r = http_init(&worker->http, &worker->reactor, &worker->queue, group->status, &group->http, http_connection_ended,
+                      http_flushed);
+        for (unsigned i = 0; i < group->http_sockets->count && r == 0; i++) {
+                r = listener_init(&worker->http_listeners[i], &worker->reactor, group->http_sockets->sockets[i].fd,
+                                  group->connections, http_accepted);
+                worker->http_listeners[i].user = worker;
+        }
+        return r;
 }
 
 static void worker_deinit(struct worker *worker) {
-        int fd;
+        struct handed handed;
 
-        listener_deinit(&worker->listener);
+        deinit_listeners(worker);
+        http_deinit(&worker->http);
         if (worker->front.reactor)
                 front_deinit(&worker->front);
         request_queue_deinit(&worker->queue);
         reactor_unwatch(&worker->handed);
-        while (worker->handed.fd >= 0 && read(worker->handed.fd, &fd, sizeof(fd)) == sizeof(fd))
-                close(fd);
+        while (worker->handed.fd >= 0 && read(worker->handed.fd, &handed, sizeof(handed)) == sizeof(handed))
+                close(handed.fd);
         worker->handed.fd = util_close(worker->handed.fd);
         worker->hand_fd = util_close(worker->hand_fd);
         mailbox_deinit(&worker->mailbox);
@@ -235,7 +287,10 @@ int worker_group_init(struct worker_group *group, unsigned count, struct generat
                 struct worker *worker = &group->workers[i];
 
                 worker->mailbox = (struct mailbox)MAILBOX_NULL;
+                worker->http = (struct http)HTTP_NULL;
                 worker->listener = (struct listener)LISTENER_NULL;
+                for (unsigned j = 0; j < LISTENER_SET_MAX; j++)
+                        worker->http_listeners[j] = (struct listener)LISTENER_NULL;
                 worker->handed.fd = worker->hand_fd = -1;
         }
         /* All of them are there before one runs: they look at each other. */

@@ -7,6 +7,7 @@
 #include <pthread.h>
 
 #include "daemon/front/connection.h"
+#include "daemon/front/http.h"
 #include "daemon/front/listener.h"
 #include "daemon/front/parked.h"
 #include "daemon/loop/mailbox.h"
@@ -24,6 +25,8 @@ struct worker_group {
         struct gate *stop;
         struct model *model;
         int listen_fd;
+        const struct listener_set *http_sockets;
+        struct http_group http;
         bool quiet;
         struct parking_keeper *keeper;  /* NULL: none */
         struct parked_list parked;      /* what a predecessor has left: taken over when the threads start */
@@ -41,7 +44,9 @@ struct worker {
         struct mailbox mailbox;
         struct request_queue queue;
         struct front front;
+        struct http http;
         struct listener listener;
+        struct listener http_listeners[LISTENER_SET_MAX];
         struct watch handed;            /* the reading end of a pipe of descriptors that other workers accepted */
         int hand_fd;                    /* its writing end */
         struct job drain;

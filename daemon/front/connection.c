@@ -213,6 +213,7 @@ static const struct request_ops request_ops = {
         .part = request_part,
         .answered = request_answered,
         .failed = request_failed,
+        .stays = true,
 };
 
 /* Administrator: root, or who the daemon runs as (SO_PEERCRED, unix(7)). */

@@ -1,7 +1,10 @@
 #include "daemon/front/listener.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -97,7 +100,122 @@ int listener_socket_open(struct listener_socket *listening, const char *path) {
         listening->fd = STEAL_FD(fd);
         listening->file = STEAL_FD(file);
         listening->path = path;
+        listening->made = true;
         return 0;
+}
+
+static int listen_at(const struct addrinfo *info) {
+        const int on = 1, off = 0;
+        _cleanup_close_ int fd = socket(info->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+        if (fd < 0)
+                return -errno;
+        /* A port whose last connections linger is free: tcp(7). All addresses of IPv6 are those of IPv4 too: ipv6(7). */
+        (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+        if (info->ai_family == AF_INET6)
+                (void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, info->ai_flags & AI_PASSIVE ? &off : &on, sizeof(on));
+        if (bind(fd, info->ai_addr, info->ai_addrlen) < 0 || listen(fd, INT32_MAX) < 0)
+                return -errno;
+        return STEAL_FD(fd);
+}
+
+/* The host and the port of HOST:PORT; the host is empty for all addresses. Returns 0 or -EINVAL. */
+static int split_address(const char *address, char host[static NI_MAXHOST], const char **port) {
+        const char *colon = strrchr(address, ':');
+        size_t len = colon ? (size_t)(colon - address) : 0;
+        uint64_t number;
+
+        if (!colon || number_parse(colon + 1, strlen(colon + 1), UINT16_MAX, &number) != 0 || len >= NI_MAXHOST)
+                return -EINVAL;
+        *port = colon + 1;
+        if (len >= 2 && address[0] == '[' && address[len - 1] == ']') {
+                address++;
+                len -= 2;
+        } else if (memchr(address, ':', len))
+                return -EINVAL;
+        memcpy(host, address, len);
+        host[len] = '\0';
+        if (strcmp(host, "*") == 0)
+                host[0] = '\0';
+        return 0;
+}
+
+int listener_set_open(struct listener_set *set, const char *address, const char **why) {
+        const struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV | AI_PASSIVE };
+        struct addrinfo *infos = NULL, *info;
+        char host[NI_MAXHOST];
+        const char *port;
+        unsigned before = set->count;
+        int r;
+
+        *why = NULL;
+        if (set->count == LISTENER_SET_MAX)
+                return -E2BIG;
+        if (strncmp(address, "unix:", 5) == 0) {
+                r = listener_socket_open(&set->sockets[set->count], address + 5);
+                set->count += r == 0;
+                return r;
+        }
+        r = split_address(address, host, &port);
+        if (r < 0)
+                return r;
+        r = getaddrinfo(host[0] ? host : NULL, port, &hints, &infos);
+        if (r != 0) {
+                *why = gai_strerror(r);
+                return -EADDRNOTAVAIL;
+        }
+        r = -EADDRNOTAVAIL;
+        for (info = infos; info && set->count < LISTENER_SET_MAX; info = info->ai_next) {
+                int fd;
+
+                /* All addresses: one socket has those of IPv6 and of IPv4, where there is IPv6. */
+                if (!host[0] && info->ai_family != AF_INET6 && info->ai_next && info->ai_next->ai_family == AF_INET6)
+                        continue;
+                info->ai_flags = host[0] ? 0 : AI_PASSIVE;
+                fd = listen_at(info);
+                /* A host has addresses, ::1 for one, that this machine does not. */
+                if (fd == -EADDRNOTAVAIL || fd == -EAFNOSUPPORT) {
+                        r = set->count > before ? 0 : fd;
+                        continue;
+                }
+                if (fd < 0) {
+                        r = fd == -EADDRINUSE ? LISTENER_IN_USE : fd;
+                        break;
+                }
+                set->sockets[set->count++] = (struct listener_socket){ .fd = fd, .file = -1, .made = true };
+                r = 0;
+                /* The port that the kernel chose is not free at another address; and all addresses are one socket. */
+                if (strcmp(port, "0") == 0 || !host[0])
+                        break;
+        }
+        freeaddrinfo(infos);
+        return r;
+}
+
+void listener_set_close(struct listener_set *set) {
+        while (set->count > 0)
+                listener_socket_close(&set->sockets[--set->count]);
+}
+
+const char *listener_socket_address(const struct listener_socket *listening, char buffer[static LISTENER_ADDRESS_MAX]) {
+        struct sockaddr_storage address = { 0 };
+        socklen_t len = sizeof(address);
+        char host[INET6_ADDRSTRLEN] = "?";
+
+        (void)getsockname(listening->fd, (struct sockaddr *)&address, &len);
+        if (address.ss_family == AF_INET) {
+                const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)&address;
+
+                (void)inet_ntop(AF_INET, &in->sin_addr, host, sizeof(host));
+                snprintf(buffer, LISTENER_ADDRESS_MAX, "%s:%u", host, ntohs(in->sin_port));
+        } else if (address.ss_family == AF_INET6) {
+                const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)(const void *)&address;
+
+                (void)inet_ntop(AF_INET6, &in6->sin6_addr, host, sizeof(host));
+                snprintf(buffer, LISTENER_ADDRESS_MAX, "[%s]:%u", host, ntohs(in6->sin6_port));
+        } else
+                snprintf(buffer, LISTENER_ADDRESS_MAX, "unix:%s", ((const struct sockaddr_un *)(const void *)&address)->sun_path);
+        return buffer;
 }
 
 void listener_socket_close(struct listener_socket *listening) {
@@ -120,9 +238,11 @@ static void listener_retry_later(struct listener *listener) {
         reactor_set_timer(listener->reactor, &listener->retry, timer_now() + RETRY_NSEC);
 }
 
-static void listener_resume(struct listener *listener) {
+void listener_resume(struct listener *listener) {
         int r;
 
+        if (!listener->reactor)
+                return;
         timer_clear(&listener->retry);
         if (listener->watch.reactor || listener->ended)
                 return;

@@ -12,11 +12,12 @@
 
 #include "daemon/loop/reactor.h"
 
-/* A Unix socket that the daemon itself has made, or an inherited one. */
+/* A socket that the daemon itself has made, or an inherited one. */
 struct listener_socket {
         int fd;
-        const char *path;               /* borrowed; NULL: inherited, not ours to unlink */
-        int file;                       /* O_PATH: the file that was made; -1: inherited */
+        const char *path;               /* of a Unix socket that was made, borrowed */
+        int file;                       /* O_PATH: its file; -1: there is none that is ours to unlink */
+        bool made;                      /* not inherited */
 };
 
 #define LISTENER_SOCKET_NULL { .fd = -1, .file = -1 }
@@ -33,6 +34,25 @@ enum {
  * Returns 0, one of the above, or -errno.
  */
 int listener_socket_open(struct listener_socket *socket, const char *path);
+
+/* Those that are for HTTP. */
+#define LISTENER_SET_MAX 8
+struct listener_set {
+        struct listener_socket sockets[LISTENER_SET_MAX];
+        unsigned count;
+};
+
+/*
+ * Binds and listens at `address`: unix:PATH, HOST:PORT, or *:PORT for all addresses of this host. A HOST may stand for
+ * several; each is one more of the set. Returns 0, one of the above, -EINVAL for what is no address, -E2BIG if the set is
+ * full, or another -errno; what is wrong with HOST is in `why`, or NULL.
+ */
+int listener_set_open(struct listener_set *set, const char *address, const char **why);
+void listener_set_close(struct listener_set *set);
+
+/* Where it listens, as an address of HTTP. */
+#define LISTENER_ADDRESS_MAX 160
+const char *listener_socket_address(const struct listener_socket *socket, char buffer[static LISTENER_ADDRESS_MAX]);
 
 /* Closes it; unlinks its file, if that still is the one. Harmless twice. */
 void listener_socket_close(struct listener_socket *socket);
@@ -53,6 +73,7 @@ struct listener {
         bool ended;                             /* it is not to be watched again */
         /* Takes over `fd`, which counts against the limit until listener_release(). */
         void (*accepted)(struct listener *listener, int fd);
+        void *user;
 };
 
 #define LISTENER_NULL { .watch = WATCH_NULL, .fd = -1 }
@@ -64,3 +85,6 @@ void listener_deinit(struct listener *listener);
 
 /* A connection has ended: there is room again. */
 void listener_release(struct listener *listener);
+
+/* Of what counts against the same limit: accepts again if it had to stop. */
+void listener_resume(struct listener *listener);

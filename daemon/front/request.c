@@ -42,13 +42,25 @@ static struct request *request_allocate(struct request_queue *queue, size_t id_l
                                                       malloc(request_size(id_len, prompt_len));
 }
 
+bool request_limits_hold(struct request_limits *limits, size_t len, char message[static REQUEST_LIMITS_MESSAGE_MAX]) {
+        if (len == 0 || atomic_fetch_add_explicit(&limits->prompt_memory, len, memory_order_relaxed) + len <=
+                                limits->max_prompt_memory)
+                return true;
+        snprintf(message, REQUEST_LIMITS_MESSAGE_MAX, "The prompts that are held may need %" PRIu64 " bytes together",
+                 limits->max_prompt_memory);
+        return false;
+}
+
+void request_limits_release(struct request_limits *limits, size_t len) {
+        if (len > 0)
+                atomic_fetch_sub_explicit(&limits->prompt_memory, len, memory_order_relaxed);
+}
+
 /* Unlinks and frees it. */
 static void request_end(struct request_queue *queue, struct request *request) {
         list_remove(&request->queue_link);
         list_remove(&request->owner_link);
-        if (request->inference.prompt_len > 0)
-                atomic_fetch_sub_explicit(&queue->limits->prompt_memory, request->inference.prompt_len,
-                                          memory_order_relaxed);
+        request_limits_release(queue->limits, request->inference.prompt_len);
         if (request_is_small(request->inference.id_len, request->inference.prompt_len))
                 pool_put(&queue->small, request);
         else
@@ -129,6 +141,20 @@ static void fail(struct request_queue *queue, struct request *request, enum prot
         request_end(queue, request);
 }
 
+static const struct exchange *inference_exchange(struct inference_events *events, struct inference *inference) {
+        struct request *request = request_of_inference(inference);
+
+        (void)events;
+        return request->owner->ops->exchange(request->owner, request);
+}
+
+static void inference_head(struct inference_events *events, struct inference *inference, const struct answer_head *head) {
+        struct request *request = request_of_inference(inference);
+
+        (void)events;
+        request->owner->ops->head(request->owner, request, head);
+}
+
 static void inference_part(struct inference_events *events, struct inference *inference, const char *data,
                            size_t len) {
         struct request *request = request_of_inference(inference);
@@ -156,6 +182,11 @@ static void inference_failed(struct inference_events *events, struct inference *
         leave_processing(queue, request);
         fail(queue, request, PROTOCOL_INFERENCE_FAILED, reason);
         check_idle(queue);
+}
+
+/* What waits is left to a successor, and this cannot be. */
+static bool is_left_behind(const struct request_queue *queue, const struct request *request) {
+        return queue->leaving && !request->owner->ops->stays;
 }
 
 /* Back to its place among those that wait: it came before most of them. */
@@ -187,6 +218,8 @@ static void inference_lost(struct inference_events *events, struct inference *in
                 fail(queue, request, PROTOCOL_INFERENCE_FAILED, reason);
         else if (state == GATE_FAILED)
                 fail(queue, request, PROTOCOL_LOAD_FAILED, queue->generation->gate.reason);
+        else if (is_left_behind(queue, request))
+                fail(queue, request, PROTOCOL_SHUTTING_DOWN, PROTOCOL_SHUTTING_DOWN_MESSAGE);
         else {
                 inference->resent = true;
                 wait_again(queue, request);
@@ -250,6 +283,7 @@ static void start(struct request_queue *queue, struct request *request) {
         list_remove(&request->queue_link);
         list_append(&queue->processing, &request->queue_link);
         counter_add(&queue->counters->processing, 1);
+        histogram_add(&queue->counters->waits, reactor_now(queue->reactor) - request->arrived);
         request->owner->processing++;
         request->inference.started = true;
         print_request(queue, &request->inference);
@@ -273,6 +307,10 @@ void request_start(struct request_queue *queue, struct request *request) {
 }
 
 void request_wait(struct request_queue *queue, struct request *request) {
+        if (is_left_behind(queue, request)) {
+                fail(queue, request, PROTOCOL_SHUTTING_DOWN, PROTOCOL_SHUTTING_DOWN_MESSAGE);
+                return;
+        }
         if (!enter_waiting(queue)) {
                 char message[64];
 
@@ -289,35 +327,37 @@ void request_wait(struct request_queue *queue, struct request *request) {
         tell_changed(queue);
 }
 
-int request_new(struct request_queue *queue, struct request_owner *owner, const char *id, size_t id_len,
-                const char *prompt, size_t prompt_len, bool stream) {
+/* Returns one that is the owner's already, or NULL: out of memory. */
+static struct request *make_request(struct request_queue *queue, struct request_owner *owner, const char *id,
+                                    size_t id_len, size_t prompt_len) {
         struct request *request = request_allocate(queue, id_len, prompt_len);
 
         if (!request)
-                return -ENOMEM;
-        request->owner = owner;
-        request->arrived = queue->arrived > 0 ? queue->arrived : reactor_now(queue->reactor);
-        request->inference.handle = 0;
-        request->inference.id_len = (uint8_t)id_len;
-        request->inference.prompt_len = (uint32_t)prompt_len;
-        request->inference.has_prompt = prompt != NULL;
-        request->inference.stream = stream;
-        request->inference.started = false;
-        request->inference.parked = false;
-        request->inference.resent = false;
+                return NULL;
+        *request = (struct request){
+                .owner = owner,
+                .arrived = queue->arrived > 0 ? queue->arrived : reactor_now(queue->reactor),
+                .inference = { .id_len = (uint8_t)id_len, .prompt_len = (uint32_t)prompt_len },
+        };
         memcpy(request->inference.text, id, id_len);
-        if (prompt)
-                memcpy(request->inference.text + id_len, prompt, prompt_len);
         list_init(&request->queue_link);
         list_append(&owner->requests, &request->owner_link);
+        return request;
+}
 
-        if (atomic_fetch_add_explicit(&queue->limits->prompt_memory, prompt_len, memory_order_relaxed) + prompt_len >
-                    queue->limits->max_prompt_memory &&
-            prompt_len > 0) {
-                char message[96];
+int request_new(struct request_queue *queue, struct request_owner *owner, const char *id, size_t id_len,
+                const char *prompt, size_t prompt_len, bool stream) {
+        struct request *request = make_request(queue, owner, id, id_len, prompt_len);
+        char message[REQUEST_LIMITS_MESSAGE_MAX];
 
-                snprintf(message, sizeof(message), "The prompts that are held may need %" PRIu64 " bytes together",
-                         queue->limits->max_prompt_memory);
+        if (!request)
+                return -ENOMEM;
+        request->inference.has_prompt = prompt != NULL;
+        request->inference.stream = stream;
+        if (prompt)
+                memcpy(request->inference.text + id_len, prompt, prompt_len);
+
+        if (!request_limits_hold(queue->limits, prompt_len, message)) {
                 fail(queue, request, PROTOCOL_QUEUE_FULL, message);
                 return 0;
         }
@@ -326,6 +366,21 @@ int request_new(struct request_queue *queue, struct request_owner *owner, const 
         else
                 queue->host->handle_request(queue->host, queue, request);
         return 0;
+}
+
+int request_new_exchange(struct request_queue *queue, struct request_owner *owner, const char *id, size_t id_len) {
+        struct request *request = make_request(queue, owner, id, id_len, 0);
+
+        if (!request)
+                return -ENOMEM;
+        request->inference.is_exchange = true;
+        queue->host->handle_request(queue->host, queue, request);
+        return 0;
+}
+
+void request_pause(struct request_queue *queue, struct request *request, bool paused) {
+        if (request->inference.started)
+                model_pause(queue->session, &request->inference, paused);
 }
 
 /*
@@ -365,7 +420,7 @@ static bool settle_observer(struct request_queue *queue, struct request *request
                 owner->ops->answered(owner, request, answer, strlen(answer));
         } else if (request->inference.handle == REQUEST_WAIT && state == GATE_FAILED)
                 owner->ops->failed(owner, request, PROTOCOL_LOAD_FAILED, queue->generation->gate.reason);
-        else if (gate_state(queue->stop) != GATE_PENDING)
+        else if (gate_state(queue->stop) != GATE_PENDING || is_left_behind(queue, request))
                 owner->ops->failed(owner, request, PROTOCOL_SHUTTING_DOWN, PROTOCOL_SHUTTING_DOWN_MESSAGE);
         else if (request->inference.handle == REQUEST_WAIT && state == GATE_OPEN)
                 owner->ops->answered(owner, request, PROTOCOL_READY, strlen(PROTOCOL_READY));
@@ -500,7 +555,18 @@ void request_queue_follow(struct request_queue *queue, struct generation *genera
 }
 
 void request_queue_leave(struct request_queue *queue) {
+        uint64_t n = 0;
+
         queue->leaving = true;
+        for (struct list *i = queue->waiting.next, *next; i != &queue->waiting; i = next) {
+                next = i->next;
+                if (!is_left_behind(queue, request_of(i)))
+                        continue;
+                fail(queue, request_of(i), PROTOCOL_SHUTTING_DOWN, PROTOCOL_SHUTTING_DOWN_MESSAGE);
+                n++;
+        }
+        leave_waiting(queue, n);
+        settle_observers(queue, false);
         check_idle(queue);
 }
 
@@ -572,6 +638,8 @@ int request_queue_init(struct request_queue *queue, struct reactor *reactor, str
                 .stop = stop,
                 .generation = generation,
                 .events = {
+                        .exchange = inference_exchange,
+                        .head = inference_head,
                         .part = inference_part,
                         .answered = inference_answered,
                         .failed = inference_failed,

@@ -31,6 +31,10 @@ struct request_ops {
         void (*answered)(struct request_owner *owner, struct request *request, const char *data, size_t len);
         void (*failed)(struct request_owner *owner, struct request *request, enum protocol_code code,
                        const char *message);
+        /* Of owners of exchanges alone: what is passed on, and how the answer to it begins. */
+        const struct exchange *(*exchange)(struct request_owner *owner, struct request *request);
+        void (*head)(struct request_owner *owner, struct request *request, const struct answer_head *head);
+        bool stays;             /* what waits may be left to a successor, and is not answered then */
 };
 
 /* Where requests come from and answers go: a connection. */
@@ -65,6 +69,14 @@ struct request_limits {
         atomic_uint_fast64_t prompt_memory;
         atomic_uint_fast64_t inflight;  /* counted where there is a limit */
 };
+
+/*
+ * `len` bytes more of prompts are held, until request_limits_release(). Returns whether that many may be; if not they are
+ * counted all the same, and `message` says what the limit is.
+ */
+#define REQUEST_LIMITS_MESSAGE_MAX 96
+bool request_limits_hold(struct request_limits *limits, size_t len, char message[static REQUEST_LIMITS_MESSAGE_MAX]);
+void request_limits_release(struct request_limits *limits, size_t len);
 
 /*
  * What the server does for the fronts. `handle_request` decides what becomes of a request that has come: it calls
@@ -160,6 +172,12 @@ void request_owner_deinit(struct request_queue *queue, struct request_owner *own
  */
 int request_new(struct request_queue *queue, struct request_owner *owner, const char *id, size_t id_len,
                 const char *prompt, size_t prompt_len, bool stream);
+
+/* The same for an exchange, which the owner has until it ends. */
+int request_new_exchange(struct request_queue *queue, struct request_owner *owner, const char *id, size_t id_len);
+
+/* No part of the answer to an exchange is wanted for now, or they are again. Nothing if it is not with the model. */
+void request_pause(struct request_queue *queue, struct request *request, bool paused);
 
 /*
  * WAIT or LOAD has come: it is answered with PROTOCOL_READY when the model is, and with PROTOCOL_LOADING when the

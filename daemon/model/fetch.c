@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "common/number.h"
 #include "common/util.h"
@@ -15,11 +16,18 @@ struct fetch_socket {
         struct fetcher *fetcher;
 };
 
-static struct curl_slist headers = { .data = (char *)"Content-Type: application/json" };
-/* libcurl would wait for a 100 that inference servers do not send. */
-static struct curl_slist no_expect = { .data = (char *)"Expect:", .next = &headers };
+/* A backlog has room again when its server comes to accept; nothing says when. */
+#define BLOCKED_PAUSE (5 * NSEC_PER_MSEC)
+
+/* libcurl would wait for a 100 that inference servers do not send; and it has a mind of its own about these. */
+static struct curl_slist no_expect = { .data = (char *)"Expect:" };
+static struct curl_slist no_accept = { .data = (char *)"Accept:", .next = &no_expect };
+static struct curl_slist no_type = { .data = (char *)"Content-Type:", .next = &no_accept };
+static struct curl_slist json_fields = { .data = (char *)"Content-Type: application/json", .next = &no_expect };
 
 int target_parse(struct target *target, const char *url) {
+        char *path;
+
         *target = (struct target){ 0 };
         if (strncmp(url, "unix:", 5) == 0) {
                 if (!url[5] || strlen(url + 5) >= sizeof(target->socket))
@@ -32,13 +40,62 @@ int target_parse(struct target *target, const char *url) {
             strpbrk(url, " \t\r\n?#"))
                 return -EINVAL;
         snprintf(target->base, sizeof(target->base), "%s", url);
-        while (target->base[strlen(target->base) - 1] == '/')
-                target->base[strlen(target->base) - 1] = '\0';
+        path = strchr(target->base + strlen("http://"), '/');
+        if (path) {
+                snprintf(target->path, sizeof(target->path), "%s", path);
+                *path = '\0';
+                for (size_t len = strlen(target->path); len > 0 && target->path[len - 1] == '/'; len--)
+                        target->path[len - 1] = '\0';
+        }
         return 0;
 }
 
 static void global_init(void) {
         (void)curl_global_init(CURL_GLOBAL_DEFAULT);
+}
+
+/*
+ * Whether there was no room for its connection. A Unix socket whose backlog is full says EAGAIN, connect(2), which libcurl
+ * takes for one that is being connected; then it finds, without an errno, that it is not, or cannot send. Nothing was sent.
+ */
+static bool is_blocked(const struct fetch *fetch, CURLcode code) {
+        long error = 0;
+
+        if (fetch->is_blocked)
+                return true;
+        if (!fetch->fetcher->target->socket[0])
+                return false;
+        curl_easy_getinfo(fetch->easy, CURLINFO_OS_ERRNO, &error);
+        return (code == CURLE_COULDNT_CONNECT && (error == 0 || error == EAGAIN)) ||
+               (code == CURLE_SEND_ERROR && error == ENOTCONN);
+}
+
+/* It is tried again, for as long as it takes: nothing was sent of it. */
+static void try_later(struct fetcher *fetcher, struct fetch *fetch) {
+        (void)curl_multi_remove_handle(fetcher->multi, fetch->easy);
+        list_append(&fetcher->blocked, &fetch->blocked);
+        if (!timer_is_set(&fetcher->retry))
+                reactor_set_timer(fetcher->reactor, &fetcher->retry, timer_now() + BLOCKED_PAUSE);
+}
+
+static void retry_due(struct timer *timer) {
+        struct fetcher *fetcher = container_of(timer, struct fetcher, retry);
+        struct list blocked;
+
+        list_move_all(&blocked, &fetcher->blocked);
+        while (!list_is_empty(&blocked)) {
+                struct fetch *fetch = container_of(blocked.next, struct fetch, blocked);
+
+                list_remove(&fetch->blocked);
+                if (fetch->deadline > 0 && timer_now() >= fetch->deadline) {
+                        fetch_cancel(fetch);
+                        fetch->done(fetch, 0, "There is no room in its backlog");
+                        continue;
+                }
+                fetch->is_blocked = false;
+                fetch->error[0] = '\0';
+                (void)curl_multi_add_handle(fetcher->multi, fetch->easy);
+        }
 }
 
 /* Tells those that have ended. */
@@ -56,6 +113,10 @@ static void finish(struct fetcher *fetcher) {
                         continue;
                 curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &private);
                 fetch = (struct fetch *)(void *)private;
+                if (is_blocked(fetch, code)) {
+                        try_later(fetcher, fetch);
+                        continue;
+                }
                 curl_easy_getinfo(message->easy_handle, CURLINFO_RESPONSE_CODE, &status);
                 fetch_cancel(fetch);
                 if (code == CURLE_OK)
@@ -129,12 +190,14 @@ static void timer_due(struct timer *timer) {
         finish(fetcher);
 }
 
-int fetcher_init(struct fetcher *fetcher, struct reactor *reactor, const struct target *target) {
+int fetcher_init(struct fetcher *fetcher, struct reactor *reactor, const struct target *target, uint64_t max) {
         static pthread_once_t once = PTHREAD_ONCE_INIT;
 
         pthread_once(&once, global_init);
         *fetcher = (struct fetcher){ .reactor = reactor, .target = target };
         timer_init(&fetcher->timer, timer_due);
+        timer_init(&fetcher->retry, retry_due);
+        list_init(&fetcher->blocked);
         fetcher->multi = curl_multi_init();
         if (!fetcher->multi)
                 return -ENOMEM;
@@ -142,6 +205,7 @@ int fetcher_init(struct fetcher *fetcher, struct reactor *reactor, const struct 
         curl_multi_setopt(fetcher->multi, CURLMOPT_SOCKETDATA, fetcher);
         curl_multi_setopt(fetcher->multi, CURLMOPT_TIMERFUNCTION, on_timer);
         curl_multi_setopt(fetcher->multi, CURLMOPT_TIMERDATA, fetcher);
+        curl_multi_setopt(fetcher->multi, CURLMOPT_MAX_TOTAL_CONNECTIONS, (long)MIN(max, (uint64_t)INT32_MAX));
         return 0;
 }
 
@@ -153,6 +217,28 @@ void fetcher_deinit(struct fetcher *fetcher) {
         curl_multi_cleanup(fetcher->multi);
         fetcher->multi = NULL;
         timer_clear(&fetcher->timer);
+        timer_clear(&fetcher->retry);
+}
+
+/* As libcurl makes it; but where there is no descriptor for it, there will be some again: of these too. */
+static curl_socket_t open_socket(void *user, curlsocktype purpose, struct curl_sockaddr *address) {
+        struct fetch *fetch = user;
+        int fd = socket(address->family, address->socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, address->protocol);
+
+        (void)purpose;
+        if (fd >= 0)
+                return fd;
+        fetch->is_blocked = errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM;
+        return CURL_SOCKET_BAD;
+}
+
+static size_t on_line(char *line, size_t size, size_t n, void *user) {
+        struct fetch *fetch = user;
+        size_t len = size * n;
+
+        while (len > 0 && (line[len - 1] == '\n' || line[len - 1] == '\r'))
+                len--;
+        return fetch->line(fetch, line, len) ? size * n : 0;
 }
 
 static size_t on_data(char *data, size_t size, size_t n, void *user) {
@@ -174,8 +260,9 @@ static CURL *take_easy(struct fetcher *fetcher) {
         curl_easy_setopt(easy, CURLOPT_PROXY, "");
         curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
         curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
-        curl_easy_setopt(easy, CURLOPT_HTTPHEADER, &no_expect);
+        curl_easy_setopt(easy, CURLOPT_URL, fetcher->target->base);
         curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_data);
+        curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, open_socket);
         if (fetcher->target->socket[0])
                 curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, fetcher->target->socket);
         return easy;
@@ -188,28 +275,76 @@ static void put_easy(struct fetcher *fetcher, CURL *easy) {
                 curl_easy_cleanup(easy);
 }
 
-int fetch_start(struct fetch *fetch, struct fetcher *fetcher, const char *path, const char *body, size_t len,
-                uint64_t timeout) {
-        CURL *easy = take_easy(fetcher);
-        char url[1024];
+/* The fields of `request`, which need no copies. Returns NULL: out of memory. */
+static struct curl_slist *make_fields(const struct fetch_request *request) {
+        struct curl_slist *fields = calloc(request->field_count + 1, sizeof(*fields));
+        bool accept = false, type = false;
 
-        if (!easy)
+        if (!fields)
+                return NULL;
+        for (size_t i = 0; i < request->field_count; i++) {
+                fields[i] = (struct curl_slist){ .data = (char *)request->fields[i], .next = &fields[i + 1] };
+                accept |= strncasecmp(request->fields[i], "Accept:", 7) == 0;
+                type |= strncasecmp(request->fields[i], "Content-Type:", 13) == 0;
+        }
+        fields[request->field_count] = accept && type ? no_expect :
+                                       type           ? no_accept :
+                                                        no_type;
+        /* What stands in the request comes first, and counts. */
+        return fields;
+}
+
+int fetch_start(struct fetch *fetch, struct fetcher *fetcher, const struct fetch_request *request) {
+        struct curl_slist *fields = NULL;
+        const char *method = request->method, *prefix = fetcher->target->path;
+        char *target = NULL;
+        CURL *easy;
+
+        if (request->field_count > 0 || request->fields) {
+                fields = make_fields(request);
+                if (!fields)
+                        return -ENOMEM;
+        }
+        easy = take_easy(fetcher);
+        if (!easy || asprintf(&target, "%s%s", prefix, request->path) < 0) {
+                if (easy)
+                        put_easy(fetcher, easy);
+                free(fields);
                 return -ENOMEM;
-        snprintf(url, sizeof(url), "%s%s", fetcher->target->base, path);
+        }
         fetch->fetcher = fetcher;
+        fetch->fields = fields;
+        fetch->is_blocked = false;
+        fetch->deadline = request->timeout > 0 ? timer_now() + request->timeout : 0;
         fetch->error[0] = '\0';
-        curl_easy_setopt(easy, CURLOPT_URL, url);
-        if (body) {
-                curl_easy_setopt(easy, CURLOPT_POSTFIELDS, body);
-                curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)len);
-        } else
-                curl_easy_setopt(easy, CURLOPT_HTTPGET, 1L);
-        curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, timeout > 0 ? (long)(timeout / NSEC_PER_MSEC + 1) : 0L);
+        list_init(&fetch->blocked);
+        /* As it is: libcurl would make another of one with dots in it. It has a copy. */
+        curl_easy_setopt(easy, CURLOPT_REQUEST_TARGET, target);
+        free(target);
+        curl_easy_setopt(easy, CURLOPT_HTTPGET, 1L);
+        if (method && strcmp(method, "HEAD") == 0) {
+                curl_easy_setopt(easy, CURLOPT_NOBODY, 1L);
+                method = NULL;
+        } else if (request->body) {
+                curl_easy_setopt(easy, CURLOPT_POSTFIELDS, request->body);
+                curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)request->body_len);
+                if (method && strcmp(method, "POST") == 0)
+                        method = NULL;
+        } else if (method && strcmp(method, "GET") == 0)
+                method = NULL;
+        curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, method);
+        curl_easy_setopt(easy, CURLOPT_HTTPHEADER, fields ? fields : &json_fields);
+        curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, fetch->line ? on_line : NULL);
+        curl_easy_setopt(easy, CURLOPT_HEADERDATA, fetch->line ? fetch : NULL);
+        curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS,
+                         request->timeout > 0 ? (long)(request->timeout / NSEC_PER_MSEC + 1) : 0L);
         curl_easy_setopt(easy, CURLOPT_WRITEDATA, fetch);
+        curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, fetch);
         curl_easy_setopt(easy, CURLOPT_PRIVATE, fetch);
         curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, fetch->error);
         if (curl_multi_add_handle(fetcher->multi, easy) != CURLM_OK) {
                 put_easy(fetcher, easy);
+                free(STEAL_POINTER(fetch->fields));
                 return -ENOMEM;
         }
         fetch->easy = easy;
@@ -220,9 +355,16 @@ void fetch_cancel(struct fetch *fetch) {
         if (!fetch->easy)
                 return;
         (void)curl_multi_remove_handle(fetch->fetcher->multi, fetch->easy);
+        list_remove(&fetch->blocked);
         /* It does not keep a pointer into what may be gone. */
         curl_easy_setopt(fetch->easy, CURLOPT_ERRORBUFFER, NULL);
         put_easy(fetch->fetcher, STEAL_POINTER(fetch->easy));
+        free(STEAL_POINTER(fetch->fields));
+}
+
+void fetch_pause(struct fetch *fetch, bool paused) {
+        if (fetch->easy)
+                (void)curl_easy_pause(fetch->easy, paused ? CURLPAUSE_RECV : CURLPAUSE_CONT);
 }
 
 long fetch_status(const struct fetch *fetch) {

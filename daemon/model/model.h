@@ -25,6 +25,8 @@ struct inference {
         bool started : 1;       /* it is with the model */
         bool parked : 1;        /* it waits, and a successor would find it */
         bool resent : 1;        /* it was with a model that was lost */
+        /* It is an exchange of HTTP, which is passed on as it is: there is no prompt, and the answer has a head. */
+        bool is_exchange : 1;
         char text[];            /* the ID, then the prompt */
 };
 
@@ -36,12 +38,39 @@ static inline const char *inference_prompt(const struct inference *inference) {
         return inference->text + inference->id_len;
 }
 
+/* A request of HTTP as it goes on to the model: without what concerns one connection alone, RFC 9110, 7.6.1. */
+struct exchange {
+        const char *method;
+        const char *target;             /* path and query, as they came */
+        const char *const *fields;      /* "Name: value", or "Name;" for one that is empty */
+        size_t field_count;
+        const char *body;               /* NULL: none, which is not the same as an empty one */
+        size_t body_len;
+};
+
+/* How its answer begins. */
+struct answer_field {
+        const char *name;
+        const char *value;
+};
+#define ANSWER_LENGTH_UNKNOWN UINT64_MAX
+struct answer_head {
+        unsigned status;
+        uint64_t length;                /* of the body; of the one that GET has, for HEAD */
+        const struct answer_field *fields;
+        size_t field_count;
+};
+
 /*
  * How a session tells what became of an inference, in the worker's thread; model_infer() itself may call them.
- * After `answered`, `failed` or `lost` the session does not touch the inference again. A streamed answer comes in parts,
- * and `answered` ends it with the empty rest.
+ * After `answered`, `failed` or `lost` the session does not touch the inference again. A streamed answer, and that of an
+ * exchange, comes in parts, and `answered` ends it with the empty rest.
  */
 struct inference_events {
+        /* What is to be passed on: borrowed from here until the inference has ended. */
+        const struct exchange *(*exchange)(struct inference_events *events, struct inference *inference);
+        /* Before the first part of an exchange; `head` is valid until this returns. */
+        void (*head)(struct inference_events *events, struct inference *inference, const struct answer_head *head);
         void (*part)(struct inference_events *events, struct inference *inference, const char *data, size_t len);
         void (*answered)(struct inference_events *events, struct inference *inference, const char *data, size_t len);
         void (*failed)(struct inference_events *events, struct inference *inference, const char *reason);
@@ -87,6 +116,7 @@ struct model_ops {
                            struct model_session **session);
         void (*session_free)(struct model_session *session);
         int (*infer)(struct model_session *session, const char *name, struct inference *inference);
+        void (*pause)(struct model_session *session, struct inference *inference, bool paused);
         void (*cancel)(struct model_session *session, struct inference *inference);
 };
 
@@ -142,6 +172,14 @@ static inline struct model_session *model_session_free(struct model_session *ses
  */
 static inline int model_infer(struct model_session *session, const char *name, struct inference *inference) {
         return session->model->ops->infer(session, name, inference);
+}
+
+/*
+ * No part of an exchange is wanted for now, or they are again. One may still come while this is called, to pause or to go on.
+ */
+static inline void model_pause(struct model_session *session, struct inference *inference, bool paused) {
+        if (session->model->ops->pause)
+                session->model->ops->pause(session, inference, paused);
 }
 
 /* Ends an inference that has not ended yet: no event comes for it any more. */

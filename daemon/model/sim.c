@@ -7,6 +7,7 @@
 
 #include "common/protocol.h"
 #include "common/util.h"
+#include "daemon/model/openai.h"
 
 struct sim {
         struct model model;
@@ -80,6 +81,23 @@ static void sim_free(struct model *model) {
         free(sim_of(model));
 }
 
+/* As an inference server answers over HTTP. */
+static void sim_answer_exchange(struct sim_session *session, struct inference *inference, const struct exchange *exchange,
+                                const char *text) {
+        struct inference_events *events = session->events;
+        struct openai_answer answer;
+
+        if (openai_answer(&answer, exchange, inference_id(inference), inference->id_len, session->name, text) < 0) {
+                events->failed(events, inference, strerror(ENOMEM));
+                return;
+        }
+        events->head(events, inference, &answer.head);
+        if (strcmp(exchange->method, "HEAD") != 0)
+                events->part(events, inference, answer.body, answer.body_len);
+        openai_answer_deinit(&answer);
+        events->answered(events, inference, "", 0);
+}
+
 static void sim_answer(struct sim_session *session, struct inference *inference) {
         static const char before[] = "Response ", between[] = " from ";
         char answer[sizeof(before) + PROTOCOL_ID_MAX + sizeof(between) + PROTOCOL_MODEL_MAX];
@@ -94,6 +112,11 @@ static void sim_answer(struct sim_session *session, struct inference *inference)
         memcpy(answer + n, session->name, name_len);
         n += name_len;
 
+        if (inference->is_exchange) {
+                answer[n] = '\0';
+                sim_answer_exchange(session, inference, session->events->exchange(session->events, inference), answer);
+                return;
+        }
         if (!inference->stream) {
                 session->events->answered(session->events, inference, answer, n);
                 return;
@@ -134,7 +157,8 @@ static int sim_infer(struct model_session *base, const char *name, struct infere
                 session->named = name;
                 snprintf(session->name, sizeof(session->name), "%s", name);
         }
-        if (time == 0) {
+        if (time == 0 || (inference->is_exchange &&
+                          !openai_is_inference(session->events->exchange(session->events, inference)))) {
                 sim_answer(session, inference);
                 return 0;
         }

@@ -75,10 +75,14 @@ struct run {
         struct upstream_session *session;
         struct inference *inference;
         char *body;
-        struct text answer;     /* or, of a stream, the line that is not whole yet */
+        struct text answer;     /* or, of a stream, the line that is not whole yet; of an exchange, the head */
         char *error;            /* what a stream said instead of a part */
+        size_t field_count;     /* of an exchange: in `answer`, names and values, each with its NUL */
+        uint64_t length;        /* that it will have, or ANSWER_LENGTH_UNKNOWN */
+        bool chunked;
         bool delivered;
         bool ended;             /* the stream said so */
+        bool unavailable;       /* the answer is a 503, which nobody has to see */
 };
 
 static struct upstream *upstream_of(struct model *model) {
@@ -273,8 +277,7 @@ static void upstream_failed(struct upstream *upstream, const char *reason) {
 
 static void probe_due(struct timer *timer) {
         struct upstream *upstream = container_of(timer, struct upstream, probe_timer);
-        const char *path = upstream->options.health_path;
-        uint64_t timeout = PROBE_TIMEOUT;
+        struct fetch_request request = { .path = upstream->options.health_path, .timeout = PROBE_TIMEOUT };
         int r;
 
         if (upstream->start_error[0]) {
@@ -282,17 +285,18 @@ static void probe_due(struct timer *timer) {
                 return;
         }
         if (upstream->state == WARMING) {
-                path = upstream->options.completion_path;
+                request.path = upstream->options.completion_path;
                 /* The first answer may take as long as the load may. */
-                timeout = 0;
+                request.timeout = 0;
                 upstream->warmup = make_body(NULL, upstream->options.model, upstream->options.warmup,
                                              strlen(upstream->options.warmup), 1, false);
+                request.body = upstream->warmup;
+                request.body_len = upstream->warmup ? strlen(upstream->warmup) : 0;
         } else if (upstream->state == NAMING)
-                path = "/v1/models";
+                request.path = "/v1/models";
         upstream->probe.data = probe_data;
         upstream->probe.done = probed;
-        r = fetch_start(&upstream->probe, &upstream->fetcher, path, upstream->warmup,
-                        upstream->warmup ? strlen(upstream->warmup) : 0, timeout);
+        r = fetch_start(&upstream->probe, &upstream->fetcher, &request);
         if (r < 0)
                 probe_after(upstream, PROBE_PAUSE);
 }
@@ -383,7 +387,7 @@ static int upstream_load(struct model *model, struct reactor *reactor, struct lo
         int r;
 
         if (!upstream->reactor) {
-                r = fetcher_init(&upstream->fetcher, reactor, &upstream->target);
+                r = fetcher_init(&upstream->fetcher, reactor, &upstream->target, 0);
                 if (r < 0)
                         return r;
                 child_init(&upstream->child, reactor, &child_events, upstream->options.owner);
@@ -531,6 +535,103 @@ static bool run_data(struct fetch *fetch, const char *data, size_t len) {
         return true;
 }
 
+/* An exchange: what comes is handed on as it comes. */
+
+/* The longest head of an answer. */
+#define HEAD_MAX 16384
+
+/* The head has come; HTTP says what is the connection's alone, and what is made anew: RFC 9110, 7.6.1. */
+static void take_head(struct run *run, unsigned status) {
+        struct inference_events *events = run->session->events;
+        struct answer_head head = { .status = status, .length = run->chunked ? ANSWER_LENGTH_UNKNOWN : run->length };
+        struct answer_field *fields = calloc(run->field_count + 1, sizeof(*fields));
+        const char *at = run->answer.data;
+
+        if (!fields) {
+                run->unavailable = true;
+                return;
+        }
+        for (size_t i = 0; i < run->field_count; i++) {
+                fields[i].name = at;
+                at += strlen(at) + 1;
+                fields[i].value = at;
+                at += strlen(at) + 1;
+        }
+        head.fields = fields;
+        head.field_count = run->field_count;
+        run->delivered = true;
+        events->head(events, run->inference, &head);
+        free(fields);
+        text_free(&run->answer);
+}
+
+/* Returns whether there is room for it, and it is not at odds with another. */
+static bool take_field(struct run *run, const char *line, size_t len) {
+        const char *colon = memchr(line, ':', len), *value;
+        size_t name_len, value_len;
+
+        /* libcurl has refused what has none, but for a line that goes on with the one before, which nobody sends any more. */
+        if (!colon || colon == line || memchr(line, '\0', len))
+                return true;
+        value = colon + 1;
+        value_len = len - (size_t)(value - line);
+        while (value_len > 0 && (*value == ' ' || *value == '\t')) {
+                value++;
+                value_len--;
+        }
+        while (value_len > 0 && (value[value_len - 1] == ' ' || value[value_len - 1] == '\t'))
+                value_len--;
+        name_len = (size_t)(colon - line);
+        if (name_len == 14 && strncasecmp(line, "Content-Length", 14) == 0) {
+                uint64_t length;
+
+                if (number_parse(value, value_len, INT64_MAX, &length) != 0 ||
+                    (run->length != ANSWER_LENGTH_UNKNOWN && run->length != length))
+                        return false;
+                run->length = length;
+        }
+        run->chunked |= name_len == 17 && strncasecmp(line, "Transfer-Encoding", 17) == 0;
+        run->field_count++;
+        return run->answer.len + len + 2 <= HEAD_MAX && text_add(&run->answer, line, name_len) &&
+               text_add(&run->answer, "", 1) && text_add(&run->answer, value, value_len) && text_add(&run->answer, "", 1);
+}
+
+static bool exchange_line(struct fetch *fetch, const char *line, size_t len) {
+        struct run *run = container_of(fetch, struct run, fetch);
+        long status;
+
+        /* Fields behind the body may be left out: RFC 9110, 6.5.1. */
+        if (run->delivered)
+                return true;
+        /* A new head: the one before was that of an interim answer. */
+        if (len >= 5 && memcmp(line, "HTTP/", 5) == 0) {
+                text_free(&run->answer);
+                run->field_count = 0;
+                run->length = ANSWER_LENGTH_UNKNOWN;
+                run->chunked = false;
+                return true;
+        }
+        if (len > 0)
+                return take_field(run, line, len);
+        status = fetch_status(fetch);
+        if (status < 200)
+                return true;
+        if (status == 503 && !run->inference->resent) {
+                run->unavailable = true;
+                return false;
+        }
+        take_head(run, (unsigned)status);
+        return !run->unavailable;
+}
+
+static bool exchange_data(struct fetch *fetch, const char *data, size_t len) {
+        struct run *run = container_of(fetch, struct run, fetch);
+        struct inference_events *events = run->session->events;
+
+        events->part(events, run->inference, data, len);
+        return true;
+}
+
 static void run_failed(struct run *run, const char *reason) {
         struct inference_events *events = run->session->events;
         struct inference *inference = run->inference;
@@ -565,7 +666,12 @@ static void run_done(struct fetch *fetch, long status, const char *error) {
         json_t *json;
 
         if (status == 0) {
-                run_lost(run, error);
+                run_lost(run, run->unavailable ? "The model server answered HTTP 503" : error);
+                return;
+        }
+        if (inference->is_exchange) {
+                run_free(run);
+                events->answered(events, inference, "", 0);
                 return;
         }
         if (status == 200 && inference->stream) {
@@ -597,6 +703,38 @@ static void run_done(struct fetch *fetch, long status, const char *error) {
         json_decref(json);
 }
 
+static int start_completion(struct run *run, const char *name) {
+        const struct inference *inference = run->inference;
+        struct fetch_request request = { .path = run->session->completion_path };
+
+        run->fetch.data = run_data;
+        run->body = make_body(run->session->options, name, inference_prompt(inference), inference->prompt_len,
+                              run->session->max_tokens, inference->stream);
+        /* The one string that JSON cannot hold, RFC 8259. */
+        if (!run->body)
+                return -EILSEQ;
+        request.body = run->body;
+        request.body_len = strlen(run->body);
+        return fetch_start(&run->fetch, &run->session->fetcher, &request);
+}
+
+static int start_exchange(struct run *run) {
+        struct inference_events *events = run->session->events;
+        const struct exchange *exchange = events->exchange(events, run->inference);
+        const struct fetch_request request = {
+                .method = exchange->method,
+                .path = exchange->target,
+                .body = exchange->body,
+                .body_len = exchange->body_len,
+                .fields = exchange->fields,
+                .field_count = exchange->field_count,
+        };
+
+        run->fetch.line = exchange_line;
+        run->fetch.data = exchange_data;
+        return fetch_start(&run->fetch, &run->session->fetcher, &request);
+}
+
 static int upstream_infer(struct model_session *model_session, const char *name, struct inference *inference) {
         struct upstream_session *session = session_of(model_session);
         struct run *run = calloc(1, sizeof(*run));
@@ -607,14 +745,8 @@ static int upstream_infer(struct model_session *model_session, const char *name,
         list_init(&run->link);
         run->session = session;
         run->inference = inference;
-        run->fetch.data = run_data;
         run->fetch.done = run_done;
-        run->body = make_body(session->options, name, inference_prompt(inference), inference->prompt_len,
-                              session->max_tokens, inference->stream);
-        /* The one string that JSON cannot hold, RFC 8259. */
-        r = run->body ? fetch_start(&run->fetch, &session->fetcher, session->completion_path, run->body,
-                                    strlen(run->body), 0) :
-                        -EILSEQ;
+        r = inference->is_exchange ? start_exchange(run) : start_completion(run, name);
         if (r < 0) {
                 run_free(run);
                 return r;
@@ -622,6 +754,11 @@ static int upstream_infer(struct model_session *model_session, const char *name,
         list_append(&session->runs, &run->link);
         inference->handle = (uintptr_t)run;
         return 0;
+}
+
+static void upstream_pause(struct model_session *session, struct inference *inference, bool paused) {
+        (void)session;
+        fetch_pause(&run_of(inference)->fetch, paused);
 }
 
 static void upstream_cancel(struct model_session *session, struct inference *inference) {
@@ -652,7 +789,7 @@ static int upstream_session_new(struct model *model, struct reactor *reactor, st
         new->completion_path = upstream->options.completion_path;
         new->max_tokens = upstream->options.max_tokens;
         list_init(&new->runs);
-        r = fetcher_init(&new->fetcher, reactor, &upstream->target);
+        r = fetcher_init(&new->fetcher, reactor, &upstream->target, upstream->options.max_connections);
         if (r < 0) {
                 free(new);
                 return r;
@@ -676,6 +813,7 @@ static const struct model_ops upstream_ops = {
         .session_new = upstream_session_new,
         .session_free = upstream_session_free,
         .infer = upstream_infer,
+        .pause = upstream_pause,
         .cancel = upstream_cancel,
 };
 

@@ -17,6 +17,7 @@ struct upstream_options {
         const char *completion_path;
         const char *completion_options; /* a JSON object, or NULL */
         uint64_t max_tokens;            /* 0: as many as the upstream wants */
+        uint64_t max_connections;       /* to it, of one session; 0: any number */
 };
 
 /*

@@ -3,10 +3,10 @@
 # it prints the one command that does, and fails.
 set -eu
 
-build=(gcc libc6-dev make pkg-config libsystemd-dev libjansson-dev libcurl4-openssl-dev)
-check=(check scdoc man-db groff-base systemd libmicrohttpd-dev)
+build=(gcc libc6-dev make pkg-config libsystemd-dev libjansson-dev libcurl4-openssl-dev libmicrohttpd-dev)
+check=(check scdoc man-db groff-base systemd)
 sanitize=()
-bench=(python3-minimal libmicrohttpd-dev)
+bench=(python3-minimal)
 
 case ${1-} in
 demo | build) wanted=("${build[@]}") ;;

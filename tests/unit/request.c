@@ -53,7 +53,13 @@ static void waiting(struct request_owner *o, struct request *request) {
         waits++;
 }
 
-static const struct request_ops ops = { waiting, part, answered, failed };
+static const struct request_ops ops = {
+        .waiting = waiting,
+        .part = part,
+        .answered = answered,
+        .failed = failed,
+        .stays = true,
+};
 
 static struct generation *host_generation(struct host *host) {
         (void)host;
