@@ -92,6 +92,7 @@ UNIT_daemon_options := daemon/options common/number
 UNIT_gate := daemon/loop/gate
 UNIT_reactor := daemon/loop/reactor daemon/loop/timer daemon/loop/mailbox
 UNIT_pool := daemon/loop/pool
+UNIT_openai := daemon/model/openai
 UNIT_sim := daemon/model/sim daemon/model/openai daemon/loop/reactor daemon/loop/timer
 UNIT_status := daemon/status daemon/loop/gate daemon/loop/timer
 UNIT_request := common/protocol daemon/front/request daemon/front/parking daemon/status daemon/log daemon/model/sim daemon/model/openai daemon/model/generation \

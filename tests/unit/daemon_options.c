@@ -120,6 +120,24 @@ START_TEST(options_wrong) {
 }
 END_TEST
 
+START_TEST(options_http) {
+        struct options options;
+
+        ck_assert_int_eq(parse(&options, "--http 127.0.0.1:80 --stream-keepalive 15s --http=unix:a"), 0);
+        ck_assert_uint_eq(options.http_count, 2);
+        ck_assert_str_eq(options.http[0], "127.0.0.1:80");
+        ck_assert_str_eq(options.http[1], "unix:a");
+        ck_assert_uint_eq(options.stream_keepalive, 15 * NSEC_PER_SEC);
+        ck_assert_int_eq(parse(&options, ""), 0);
+        ck_assert_uint_eq(options.http_count, 0);
+        ck_assert_uint_eq(options.stream_keepalive, 0);
+        ck_assert_int_eq(parse(&options, "--http a --http a --http a --http a --http a --http a --http a --http a"), 0);
+        ck_assert_int_eq(parse(&options, "--http a --http a --http a --http a --http a --http a --http a --http a --http a"),
+                         OPTIONS_WRONG);
+        ck_assert_str_eq(error, "--http: at most 8 times");
+}
+END_TEST
+
 START_TEST(options_asked) {
         struct options options;
 
@@ -137,6 +155,7 @@ static Suite *options_suite(void) {
         tcase_add_test(tcase, options_defaults);
         tcase_add_test(tcase, options_all);
         unit_add_table(tcase, options_wrong, wrong);
+        tcase_add_test(tcase, options_http);
         tcase_add_test(tcase, options_asked);
         suite_add_tcase(suite, tcase);
         return suite;

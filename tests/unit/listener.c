@@ -192,6 +192,70 @@ START_TEST(limit_of_descriptors) {
 }
 END_TEST
 
+/* Where each socket of the set is, the port of TCP left out. */
+static const struct {
+        const char *address;
+        int outcome;
+        const char *first;
+} addresses[] = {
+        { "127.0.0.1:0", 0, "127.0.0.1:" },
+        { "127.0.0.2:0", 0, "127.0.0.2:" },
+        { "8080", -EINVAL, NULL },
+        { "", -EINVAL, NULL },
+        { "127.0.0.1", -EINVAL, NULL },
+        { "127.0.0.1:", -EINVAL, NULL },
+        { "127.0.0.1:x", -EINVAL, NULL },
+        { "127.0.0.1:-1", -EINVAL, NULL },
+        { "127.0.0.1:65536", -EINVAL, NULL },
+        { "::1:80", -EINVAL, NULL },
+        { "unix:", LISTENER_PATH_EMPTY, NULL },
+        { "192.0.2.1:0", -EADDRNOTAVAIL, NULL },
+};
+
+START_TEST(set_opens) {
+        struct listener_set set = { 0 };
+        char at[LISTENER_ADDRESS_MAX];
+        const char *why;
+
+        ck_assert_int_eq(listener_set_open(&set, addresses[_i].address, &why), addresses[_i].outcome);
+        ck_assert_ptr_null(why);
+        ck_assert_uint_eq(set.count, addresses[_i].outcome == 0);
+        if (set.count > 0) {
+                (void)listener_socket_address(&set.sockets[0], at);
+                ck_assert_int_eq(strncmp(at, addresses[_i].first, strlen(addresses[_i].first)), 0);
+                ck_assert_str_ne(at + strlen(addresses[_i].first), "0");
+                ck_assert(set.sockets[0].made);
+        }
+        listener_set_close(&set);
+        listener_set_close(&set);
+}
+END_TEST
+
+START_TEST(set_has_several) {
+        struct listener_set set = { 0 };
+        char address[LISTENER_ADDRESS_MAX], at[LISTENER_ADDRESS_MAX];
+        const char *why;
+        unsigned n;
+
+        snprintf(address, sizeof(address), "unix:%s", path);
+        ck_assert_int_eq(listener_set_open(&set, address, &why), 0);
+        ck_assert_str_eq(listener_socket_address(&set.sockets[0], at), address);
+        ck_assert_int_eq(listener_set_open(&set, address, &why), LISTENER_IN_USE);
+        ck_assert_int_eq(listener_set_open(&set, "127.0.0.1:0", &why), 0);
+        ck_assert_uint_eq(set.count, 2);
+        /* Nobody else has the port. */
+        ck_assert_int_eq(listener_set_open(&set, listener_socket_address(&set.sockets[1], at), &why), LISTENER_IN_USE);
+        n = set.count;
+        ck_assert_int_eq(listener_set_open(&set, "*:0", &why), 0);
+        ck_assert_uint_eq(set.count, n + 1);
+        while (set.count < LISTENER_SET_MAX)
+                ck_assert_int_eq(listener_set_open(&set, "127.0.0.1:0", &why), 0);
+        ck_assert_int_eq(listener_set_open(&set, "127.0.0.1:0", &why), -E2BIG);
+        listener_set_close(&set);
+        ck_assert_int_lt(access(path, F_OK), 0);
+}
+END_TEST
+
 static Suite *listener_suite(void) {
         Suite *suite = suite_create("listener");
         TCase *tcase = tcase_create("listener");
@@ -205,6 +269,8 @@ static Suite *listener_suite(void) {
         tcase_add_test(tcase, paths_that_cannot_be);
         tcase_add_test(tcase, limit_of_connections);
         tcase_add_test(tcase, limit_of_descriptors);
+        unit_add_table(tcase, set_opens, addresses);
+        tcase_add_test(tcase, set_has_several);
         suite_add_tcase(suite, tcase);
         return suite;
 }

@@ -3,6 +3,7 @@
 #include <jansson.h>
 #include <string.h>
 
+#include "common/number.h"
 #include "tests/support/unit.h"
 
 static struct gate stop;
@@ -126,6 +127,53 @@ START_TEST(status_sums_of_workers) {
 }
 END_TEST
 
+static void assert_metric(const char *line) {
+        char *text = status_format_metrics(&status), *at;
+
+        ck_assert_ptr_nonnull(text);
+        at = strstr(text, line);
+        ck_assert_msg(at && (at == text || at[-1] == '\n') && at[strlen(line)] == '\n', "There is no line %s in\n%s", line, text);
+        free(text);
+}
+
+START_TEST(status_metrics) {
+        status_loading(&status, 3);
+        assert_metric("msd_model_ready 0");
+        assert_metric("msd_load_seconds_count 0");
+        status_ready(&status, "m");
+        assert_metric("msd_model_ready 1");
+        assert_metric("msd_generation 3");
+        assert_metric("msd_load_seconds_bucket{le=\"0.01\"} 1");
+        assert_metric("msd_load_seconds_count 1");
+
+        counter_set(&status.counters[0].completed, 2);
+        counter_set(&status.counters[2].completed, 3);
+        counter_set(&status.counters[1].failed, 4);
+        counter_set(&status.counters[1].cancelled, 5);
+        counter_set(&status.counters[1].waiting, 6);
+        assert_metric("msd_requests_total{outcome=\"completed\"} 5");
+        assert_metric("msd_requests_total{outcome=\"failed\"} 4");
+        assert_metric("msd_requests_total{outcome=\"cancelled\"} 5");
+        assert_metric("msd_requests_waiting 6");
+        assert_metric("# TYPE msd_wait_seconds histogram");
+
+        /* A bound belongs to its bucket, and each bucket has those before it. */
+        histogram_add(&status.counters[0].waits, 0);
+        histogram_add(&status.counters[1].waits, 10 * NSEC_PER_MSEC);
+        histogram_add(&status.counters[2].waits, 10 * NSEC_PER_MSEC + 1);
+        histogram_add(&status.counters[2].waits, 4000 * NSEC_PER_SEC);
+        assert_metric("msd_wait_seconds_bucket{le=\"0.01\"} 2");
+        assert_metric("msd_wait_seconds_bucket{le=\"0.1\"} 3");
+        assert_metric("msd_wait_seconds_bucket{le=\"1800\"} 3");
+        assert_metric("msd_wait_seconds_bucket{le=\"+Inf\"} 4");
+        assert_metric("msd_wait_seconds_sum 4000.020000001");
+        assert_metric("msd_wait_seconds_count 4");
+
+        ck_assert_int_eq(gate_open(&stop), 0);
+        assert_metric("msd_model_ready 0");
+}
+END_TEST
+
 static Suite *status_suite(void) {
         Suite *suite = suite_create("status");
         TCase *tcase = tcase_create("status");
@@ -135,6 +183,7 @@ static Suite *status_suite(void) {
         tcase_add_test(tcase, status_life);
         tcase_add_test(tcase, status_times);
         tcase_add_test(tcase, status_sums_of_workers);
+        tcase_add_test(tcase, status_metrics);
         suite_add_tcase(suite, tcase);
         return suite;
 }

@@ -11,24 +11,26 @@ static const struct {
         const char *url;
         const char *base;       /* NULL: it is none */
         const char *socket;
+        const char *path;
 } urls[] = {
-        { "http://127.0.0.1:8080", "http://127.0.0.1:8080", "" },
-        { "http://localhost:8080/", "http://localhost:8080", "" },
-        { "http://[::1]:8080/prefix//", "http://[::1]:8080/prefix", "" },
-        { "unix:/run/x.sock", "http://localhost", "/run/x.sock" },
-        { "unix:x", "http://localhost", "x" },
-        { "unix:", NULL, NULL },
-        { "unix", NULL, NULL },
-        { "", NULL, NULL },
-        { "http://", NULL, NULL },
-        { "http:///health", NULL, NULL },
-        { "https://127.0.0.1:8080", NULL, NULL },
-        { "127.0.0.1:8080", NULL, NULL },
-        { "http://host:1/?a=b", NULL, NULL },
-        { "http://host:1/ x", NULL, NULL },
-        { "http://host:1\r\nX: y", NULL, NULL },
+        { "http://127.0.0.1:8080", "http://127.0.0.1:8080", "", "" },
+        { "http://localhost:8080/", "http://localhost:8080", "", "" },
+        { "http://[::1]:8080/prefix//", "http://[::1]:8080", "", "/prefix" },
+        { "http://a/b/c", "http://a", "", "/b/c" },
+        { "unix:/run/x.sock", "http://localhost", "/run/x.sock", "" },
+        { "unix:x", "http://localhost", "x", "" },
+        { "unix:", NULL, NULL, NULL },
+        { "unix", NULL, NULL, NULL },
+        { "", NULL, NULL, NULL },
+        { "http://", NULL, NULL, NULL },
+        { "http:///health", NULL, NULL, NULL },
+        { "https://127.0.0.1:8080", NULL, NULL, NULL },
+        { "127.0.0.1:8080", NULL, NULL, NULL },
+        { "http://host:1/?a=b", NULL, NULL, NULL },
+        { "http://host:1/ x", NULL, NULL, NULL },
+        { "http://host:1\r\nX: y", NULL, NULL, NULL },
         { "unix:/0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678",
-          NULL, NULL },
+          NULL, NULL, NULL },
 };
 
 START_TEST(upstream_urls) {
@@ -41,6 +43,7 @@ START_TEST(upstream_urls) {
         ck_assert_int_eq(target_parse(&target, urls[_i].url), 0);
         ck_assert_str_eq(target.base, urls[_i].base);
         ck_assert_str_eq(target.socket, urls[_i].socket);
+        ck_assert_str_eq(target.path, urls[_i].path);
 }
 END_TEST
 
