@@ -75,6 +75,7 @@ struct http_request {
         size_t output_end;
         size_t output_size;
         bool begun : 1;
+        bool is_http_1_0 : 1;
         bool whole : 1;                         /* all of it has come */
         bool too_large : 1;
         bool overloaded : 1;
@@ -603,7 +604,7 @@ static enum MHD_Result take_field(void *user, enum MHD_ValueKind kind, const cha
 
 /* What is passed on of a request that is whole. Returns 0 or -ENOMEM. */
 static int make_exchange(struct http_request *request, struct field_list *list) {
-        static const char via[] = "Via", via_value[] = "1.1 msd";
+        static const char via[] = "Via", via_value[] = "1.0 msd";
         size_t host_len = strcspn(list->host ? list->host : "", "/");
 
         (void)MHD_get_connection_values(request->connection, MHD_HEADER_KIND, measure_field, list);
@@ -617,7 +618,7 @@ static int make_exchange(struct http_request *request, struct field_list *list) 
         list->lines[list->count++] = list->at;
         list->at += 1 + sprintf(list->at, "Host: %.*s", (int)host_len, list->host ? list->host : "");
         (void)MHD_get_connection_values(request->connection, MHD_HEADER_KIND, take_field, list);
-        add_line(list, via, via_value);
+        add_line(list, via, request->is_http_1_0 ? via_value : "1.1 msd");
         request->exchange.fields = list->lines;
         request->exchange.field_count = list->count;
         request->exchange.target = request->path;
@@ -650,6 +651,7 @@ static enum MHD_Result begin(struct http_request *request, const char *method, c
         const char *authority = NULL, *length;
 
         request->begun = true;
+        request->is_http_1_0 = strcmp(version, "HTTP/1.0") == 0;
         request->exchange.method = method;
         look_at_fields(request, &list);
         if (list.malformed)
@@ -659,7 +661,7 @@ static enum MHD_Result begin(struct http_request *request, const char *method, c
         /* Whoever stands between us and the client may have read its end elsewhere: RFC 9112, 6.3. */
         if (list.lengths + list.encodings > 1)
                 return refuse_malformed(request, "How long the body is was said more than once");
-        if (list.encodings > 0 && (!list.chunked || strcmp(version, "HTTP/1.1") != 0))
+        if (list.encodings > 0 && (!list.chunked || request->is_http_1_0))
                 return refuse_malformed(request, "The transfer encoding is none that msd knows");
         if (strcmp(method, "CONNECT") == 0 || strcmp(method, "TRACE") == 0)
                 return refuse(request, MHD_HTTP_METHOD_NOT_ALLOWED, "method-not-allowed", "This method is not passed on");

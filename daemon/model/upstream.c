@@ -83,6 +83,7 @@ struct run {
         bool delivered;
         bool ended;             /* the stream said so */
         bool unavailable;       /* the answer is a 503, which nobody has to see */
+        const char *refused;    /* why it cannot be passed on */
 };
 
 static struct upstream *upstream_of(struct model *model) {
@@ -548,7 +549,7 @@ static void take_head(struct run *run, unsigned status) {
         const char *at = run->answer.data;
 
         if (!fields) {
-                run->unavailable = true;
+                run->refused = strerror(ENOMEM);
                 return;
         }
         for (size_t i = 0; i < run->field_count; i++) {
@@ -611,8 +612,11 @@ static bool exchange_line(struct fetch *fetch, const char *line, size_t len) {
                 run->chunked = false;
                 return true;
         }
-        if (len > 0)
-                return take_field(run, line, len);
+        if (len > 0) {
+                if (!take_field(run, line, len))
+                        run->refused = "The head of the model server's answer is malformed, or too long";
+                return !run->refused;
+        }
         status = fetch_status(fetch);
         if (status < 200)
                 return true;
@@ -621,7 +625,7 @@ static bool exchange_line(struct fetch *fetch, const char *line, size_t len) {
                 return false;
         }
         take_head(run, (unsigned)status);
-        return !run->unavailable;
+        return !run->refused;
 }
 
 static bool exchange_data(struct fetch *fetch, const char *data, size_t len) {
@@ -666,7 +670,10 @@ static void run_done(struct fetch *fetch, long status, const char *error) {
         json_t *json;
 
         if (status == 0) {
-                run_lost(run, run->unavailable ? "The model server answered HTTP 503" : error);
+                if (run->refused)
+                        run_failed(run, run->refused);
+                else
+                        run_lost(run, run->unavailable ? "The model server answered HTTP 503" : error);
                 return;
         }
         if (inference->is_exchange) {
