@@ -47,6 +47,7 @@ struct http_client {
         struct watch watch;                     /* for its hang-up alone: what it sends is libmicrohttpd's to read */
         struct http *http;
         struct http_request *request;           /* that it is at; NULL: none */
+        bool is_unix;
         bool gone;
 };
 
@@ -58,7 +59,9 @@ struct http_request {
         struct http_client *client;
         struct MHD_Connection *connection;
         char *target;                           /* as it came */
-        const char *path;                       /* within it: without what an absolute one begins with */
+        const char *path;                       /* within it: without what an absolute one begins with, */
+        const char *authority;                  /* which is this; or NULL */
+        size_t authority_len;
         struct exchange exchange;
         char *fields;                           /* what the exchange's point into */
         char *body;
@@ -513,9 +516,13 @@ static void attend(struct http_request *request) {
 
 /* What comes. */
 
+/* More fields of the name Connection nobody needs. */
+#define CONNECTION_FIELDS_MAX 8
+
 struct field_list {
         struct http_request *request;
-        const char *connection;         /* the field of this name */
+        const char *connections[CONNECTION_FIELDS_MAX];
+        size_t connection_count;
         const char *host;
         const char *request_id;
         const char *expect;
@@ -530,11 +537,21 @@ struct field_list {
         const char **lines;
 };
 
-/* Nobody is to take the end of a value for the end of a line: RFC 9110, 5.5, and 5.6.2. */
-static bool is_field(const char *name, const char *value) {
-        static const char token[] = "!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+#define LETTERS "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
-        if (!*name || name[strspn(name, token)])
+/* A name of a field, or of a method: RFC 9110, 5.6.2. */
+static bool is_token(const char *text) {
+        return *text && !text[strspn(text, "!#$%&'*+-.^_`|~" LETTERS)];
+}
+
+/* Host and port, of which `len` bytes say so: RFC 3986, 3.2, without a user. */
+static bool is_authority(const char *text, size_t len) {
+        return strspn(text, "-._~%!$&'()*+,;=:[]" LETTERS) >= len;
+}
+
+/* Nobody is to take the end of a value for the end of a line: RFC 9110, 5.5. */
+static bool is_field(const char *name, const char *value) {
+        if (!is_token(name))
                 return false;
         for (const unsigned char *p = (const unsigned char *)value; *p; p++)
                 if ((*p < 0x20 && *p != '\t') || *p == 0x7f)
@@ -552,17 +569,24 @@ static enum MHD_Result look_at_field(void *user, enum MHD_ValueKind kind, const 
         if (strcasecmp(name, "Host") == 0) {
                 list->hosts++;
                 list->host = value;
-        } else if (strcasecmp(name, "Content-Length") == 0)
+        } else if (strncasecmp(name, "Content-Length", 14) == 0) {
                 list->lengths++;
-        else if (strcasecmp(name, "Transfer-Encoding") == 0) {
+                list->malformed |= name[14] != 0;
+        } else if (strncasecmp(name, "Transfer-Encoding", 17) == 0) {
                 list->encodings++;
+                /* libmicrohttpd up to 0.9.75 adds what a folded line goes on with to the name. */
+                list->malformed |= name[17] != 0;
                 list->chunked = strcasecmp(value, "chunked") == 0;
         } else if (strcasecmp(name, "Expect") == 0)
                 list->expect = value;
         else if (strcasecmp(name, "X-Request-Id") == 0)
                 list->request_id = value;
-        else if (strcasecmp(name, "Connection") == 0)
-                list->connection = value;
+        else if (strcasecmp(name, "Connection") == 0) {
+                if (list->connection_count < CONNECTION_FIELDS_MAX)
+                        list->connections[list->connection_count++] = value;
+                else
+                        list->malformed = true;
+        }
         return MHD_YES;
 }
 
@@ -573,8 +597,12 @@ static void look_at_fields(struct http_request *request, struct field_list *list
 
 /* Whether it goes on to the model; Host, for there is one in any case, does so beside. */
 static bool is_passed(const struct field_list *list, const char *name) {
-        return !is_hop_by_hop(name) && strcasecmp(name, "Expect") != 0 && strcasecmp(name, "Host") != 0 &&
-               !(list->connection && is_listed(list->connection, name));
+        if (is_hop_by_hop(name) || strcasecmp(name, "Expect") == 0 || strcasecmp(name, "Host") == 0)
+                return false;
+        for (size_t i = 0; i < list->connection_count; i++)
+                if (is_listed(list->connections[i], name))
+                        return false;
+        return true;
 }
 
 static enum MHD_Result measure_field(void *user, enum MHD_ValueKind kind, const char *name, const char *value) {
@@ -605,7 +633,7 @@ static enum MHD_Result take_field(void *user, enum MHD_ValueKind kind, const cha
 /* What is passed on of a request that is whole. Returns 0 or -ENOMEM. */
 static int make_exchange(struct http_request *request, struct field_list *list) {
         static const char via[] = "Via", via_value[] = "1.0 msd";
-        size_t host_len = strcspn(list->host ? list->host : "", "/");
+        size_t host_len = request->authority ? request->authority_len : strlen(list->host ? list->host : "");
 
         (void)MHD_get_connection_values(request->connection, MHD_HEADER_KIND, measure_field, list);
         list->size += sizeof("Host: ") + host_len + sizeof(via) + sizeof(via_value) + 2;
@@ -644,11 +672,46 @@ static bool is_own_path(const struct http_request *request) {
                                                          (request->path[7] == '\0' || request->path[7] == '?'));
 }
 
+/*
+ * Where in the target the path begins; of an absolute one that stands behind the authority, RFC 9112, 3.2.2. Returns false
+ * if there is none.
+ */
+static bool find_path(struct http_request *request) {
+        static const char scheme[] = "http://";
+        char *target = request->target;
+
+        for (const unsigned char *p = (const unsigned char *)target; *p; p++)
+                if (*p <= 0x20 || *p == 0x7f || *p == '#')
+                        return false;
+        if (strncasecmp(target, scheme, sizeof(scheme) - 1) == 0) {
+                char *authority = target + sizeof(scheme) - 1;
+                size_t len = strcspn(authority, "/?");
+
+                if (len == 0 || !is_authority(authority, len))
+                        return false;
+                request->authority_len = len;
+                /* The path may be left out, but not before a model server: where the authority ended, there is room for it. */
+                if (authority[len] != '/') {
+                        memmove(target, authority, len);
+                        request->authority = target;
+                        target[len] = '/';
+                        memmove(target + len + 1, authority + len, strlen(authority + len) + 1);
+                        request->path = target + len;
+                        return true;
+                }
+                request->authority = authority;
+                request->path = authority + len;
+                return true;
+        }
+        request->path = target;
+        return *target == '/';
+}
+
 /* The head has come. */
 static enum MHD_Result begin(struct http_request *request, const char *method, const char *version) {
         const uint64_t max = http_of(request)->queue->limits->max_prompt;
         struct field_list list;
-        const char *authority = NULL, *length;
+        const char *length;
 
         request->begun = true;
         request->is_http_1_0 = strcmp(version, "HTTP/1.0") == 0;
@@ -656,8 +719,10 @@ static enum MHD_Result begin(struct http_request *request, const char *method, c
         look_at_fields(request, &list);
         if (list.malformed)
                 return refuse_malformed(request, "A header field is malformed");
-        if (list.hosts > 1)
-                return refuse_malformed(request, "There is more than one Host");
+        if (list.hosts > 1 || (list.host && !is_authority(list.host, strlen(list.host))))
+                return refuse_malformed(request, "The Host is malformed, or there is more than one");
+        if (!is_token(method))
+                return refuse_malformed(request, "The method is malformed");
         /* Whoever stands between us and the client may have read its end elsewhere: RFC 9112, 6.3. */
         if (list.lengths + list.encodings > 1)
                 return refuse_malformed(request, "How long the body is was said more than once");
@@ -666,18 +731,8 @@ static enum MHD_Result begin(struct http_request *request, const char *method, c
         if (strcmp(method, "CONNECT") == 0 || strcmp(method, "TRACE") == 0)
                 return refuse(request, MHD_HTTP_METHOD_NOT_ALLOWED, "method-not-allowed", "This method is not passed on");
 
-        request->path = request->target;
-        if (strncasecmp(request->target, "http://", 7) == 0) {
-                authority = request->target + 7;
-                request->path = authority + strcspn(authority, "/");
-                if (!*request->path)
-                        request->path = "/";
-        }
-        for (const unsigned char *p = (const unsigned char *)request->target; *p; p++)
-                if (*p <= 0x20 || *p == 0x7f)
-                        return refuse_malformed(request, "The target is malformed");
-        if (*request->path != '/')
-                return refuse_malformed(request, "The target is no path");
+        if (!find_path(request))
+                return refuse_malformed(request, "The target is malformed");
 
         length = MHD_lookup_connection_value(request->connection, MHD_HEADER_KIND, "Content-Length");
         if (length) {
@@ -817,9 +872,8 @@ static void ask_model(struct http_request *request) {
         int r;
 
         look_at_fields(request, &list);
-        if (request->path != request->target)
-                /* The authority of the target is the host: RFC 9112, 3.2.2. */
-                list.host = request->target + strlen("http://");
+        if (request->authority)
+                list.host = request->authority;
         if (request->exchange.body) {
                 request->exchange.body = request->body ? request->body : "";
                 request->exchange.body_len = request->body_len;
@@ -940,7 +994,9 @@ static void on_completed(void *user, struct MHD_Connection *connection, void **r
 static void client_hung_up(struct watch *watch, uint32_t events) {
         struct http_client *client = container_of(watch, struct http_client, watch);
 
-        (void)events;
+        /* On a Unix socket this is its writing side alone; elsewhere nobody can tell that from a client that has gone. */
+        if (client->is_unix && !(events & (EPOLLHUP | EPOLLERR)))
+                return;
         client->gone = true;
         if (client->request && client->request->whole && !client->request->ended)
                 attend_later(client->request);
@@ -953,10 +1009,12 @@ static void on_connection(void *user, struct MHD_Connection *connection, void **
 
         if (what == MHD_CONNECTION_NOTIFY_STARTED) {
                 const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+                const union MHD_ConnectionInfo *address = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
 
                 client = calloc(1, sizeof(*client));
                 if (client) {
                         client->http = http;
+                        client->is_unix = address->client_addr->sa_family == AF_UNIX;
                         client->watch = (struct watch)WATCH_NULL;
                         /* Also while libmicrohttpd looks away. */
                         (void)reactor_watch(http->reactor, &client->watch, info->connect_fd, EPOLLRDHUP | EPOLLET, client_hung_up);
