@@ -120,8 +120,11 @@ static size_t output_left(const struct http_request *request) {
 
 /* What cannot be kept cuts the answer. */
 static void output_add(struct http_request *request, const char *data, size_t len) {
-        if (request->output_start == request->output_end)
-                request->output_start = request->output_end = 0;
+        if (request->output_start > 0 && request->output_size - request->output_end < len) {
+                memmove(request->output, request->output + request->output_start, output_left(request));
+                request->output_end -= request->output_start;
+                request->output_start = 0;
+        }
         if (request->output_size - request->output_end < len) {
                 size_t size = MAX(request->output_size * 2, request->output_end + len);
                 char *grown = realloc(request->output, size);
@@ -420,7 +423,8 @@ static void request_waiting(struct request_owner *owner, struct request *base) {
         /* One that waits again was asked before. */
         if (!base->inference.resent)
                 request->streams = asks_for_stream(request);
-        if (!request->streams)
+        /* One that a model has lost may still be told. */
+        if (!request->streams || !list_is_empty(&request->kept))
                 return;
         list_append(&http->kept, &request->kept);
         if (!timer_is_set(&http->keepalive))

@@ -582,6 +582,9 @@ static bool take_field(struct run *run, const char *line, size_t len) {
         }
         while (value_len > 0 && (value[value_len - 1] == ' ' || value[value_len - 1] == '\t'))
                 value_len--;
+        for (size_t i = 0; i < value_len; i++)
+                if (((unsigned char)value[i] < 0x20 && value[i] != '\t') || value[i] == 0x7f)
+                        return false;
         name_len = (size_t)(colon - line);
         if (name_len == 14 && strncasecmp(line, "Content-Length", 14) == 0) {
                 uint64_t length;
@@ -677,6 +680,10 @@ static void run_done(struct fetch *fetch, long status, const char *error) {
                 return;
         }
         if (inference->is_exchange) {
+                if (!run->delivered) {
+                        run_lost(run, "The model server's answer ended within its head");
+                        return;
+                }
                 run_free(run);
                 events->answered(events, inference, "", 0);
                 return;
