@@ -97,6 +97,7 @@ UNIT_sim := daemon/model/sim daemon/model/openai daemon/loop/reactor daemon/loop
 UNIT_status := daemon/status daemon/loop/gate daemon/loop/timer
 UNIT_request := common/protocol daemon/front/request daemon/front/parking daemon/status daemon/log daemon/model/sim daemon/model/openai daemon/model/generation \
 	daemon/loop/reactor daemon/loop/timer daemon/loop/gate daemon/loop/pool common/number
+UNIT_fields := daemon/front/fields
 UNIT_listener := daemon/front/listener daemon/log daemon/loop/reactor daemon/loop/timer common/address common/number
 UNIT_loader := daemon/loader daemon/model/sim daemon/model/openai daemon/loop/reactor daemon/loop/timer common/number
 UNIT_log := daemon/log
