@@ -337,11 +337,14 @@ uint64_t process_cpu(const struct process *process) {
         return (uint64_t)used.tv_sec * NSEC_PER_SEC + (uint64_t)used.tv_nsec;
 }
 
-uint64_t process_switches(const struct process *process) {
-        char path[64], line[256];
+/* How often its threads went on or off a processor, and whether (`rests`) all of them sleep. */
+static uint64_t look_at_threads(const struct process *process, bool *rests) {
+        char path[64], line[256], state;
         const struct dirent *task;
         uint64_t sum = 0, number;
         DIR *tasks;
+
+        *rests = true;
 
         snprintf(path, sizeof(path), "/proc/%d/task", (int)process->pid);
         tasks = opendir(path);
@@ -358,10 +361,31 @@ uint64_t process_switches(const struct process *process) {
                         if (sscanf(line, "voluntary_ctxt_switches: %" SCNu64, &number) == 1 ||
                             sscanf(line, "nonvoluntary_ctxt_switches: %" SCNu64, &number) == 1)
                                 sum += number;
+                        else if (sscanf(line, "State: %c", &state) == 1 && state != 'S')
+                                *rests = false;
                 fclose(status);
         }
         closedir(tasks);
         return sum;
+}
+
+uint64_t process_switches(const struct process *process) {
+        bool rests;
+
+        return look_at_threads(process, &rests);
+}
+
+void process_wait_rest(const struct process *process) {
+        uint64_t deadline = clock_patience(), before, now = 0;
+        bool rests = false;
+
+        do {
+                if (clock_now() >= deadline)
+                        process_give_up("Process %d does not come to rest", (int)process->pid);
+                before = now;
+                (void)process_poll(NULL, 0, clock_now() + 2 * NSEC_PER_MSEC);
+                now = look_at_threads(process, &rests);
+        } while (!rests || now != before);
 }
 
 bool process_has_tsan(const struct process *process) {

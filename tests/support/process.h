@@ -66,6 +66,9 @@ uint64_t process_cpu(const struct process *process);
 /* How often its threads, all together, went on or off a processor so far. */
 uint64_t process_switches(const struct process *process);
 
+/* Waits until none of its threads has anything to do: what has come was taken up. */
+void process_wait_rest(const struct process *process);
+
 /* Whether it was built with the thread sanitizer, which has a thread of its own that wakes up. */
 bool process_has_tsan(const struct process *process);
 

@@ -33,12 +33,10 @@ static void start(const char *const *arguments) {
         peer_connect(&control, manager.socket);
 }
 
-/* Waits until so many requests wait, and all that is due for them is parked: it is, when the next command is answered. */
 static void wait_waiting(uint64_t n) {
         struct peer_status status;
 
         peer_status_until(&control, &status, peer_status_is_waiting, n, "they wait");
-        peer_status(&control, &status);
 }
 
 static void end(int signal, int status) {
@@ -49,7 +47,9 @@ static void end(int signal, int status) {
         peer_close(&control);
 }
 
+/* Between its reading something and its noting it, a moment, a kill loses that: msd(8), RESTART. */
 static void kill_it(void) {
+        process_wait_rest(&process);
         end(SIGKILL, 128 + SIGKILL);
 }
 
