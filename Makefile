@@ -156,13 +156,15 @@ demo:
 
 # --- Benchmarks: tables, not tests.
 
-BENCH := $(call objects,$(filter-out tests/bench/floor.c tests/bench/micro.c tests/bench/upstream.c,$(wildcard tests/bench/*.c)))
+BENCH_COMMON := $(call objects,common/protocol.c common/number.c common/line.c common/address.c)
 
-$(BUILD)/tests/bench/bench: $(BENCH) $(call objects,common/protocol.c common/number.c common/line.c common/address.c)
+$(BUILD)/tests/bench/bench: $(call objects,$(addprefix tests/bench/,bench.c held.c loop.c server.c)) $(BENCH_COMMON)
 	$(CC) $(LDFLAGS) -o $@ $^
 
-$(BUILD)/tests/bench/floor $(BUILD)/tests/bench/micro $(BUILD)/tests/bench/upstream: %: %.o \
-		$(call objects,common/protocol.c common/number.c common/line.c common/address.c)
+$(BUILD)/tests/bench/floor $(BUILD)/tests/bench/micro: %: %.o $(BENCH_COMMON)
+	$(CC) $(LDFLAGS) -o $@ $^
+
+$(BUILD)/tests/bench/upstream $(BUILD)/tests/bench/http: %: %.o $(BUILD)/tests/bench/tool.o $(BENCH_COMMON)
 	$(CC) $(LDFLAGS) -o $@ $^
 
 .PHONY: bench bench-built
@@ -171,9 +173,10 @@ bench:
 	@$(MAKE) --no-print-directory -s -j"$$(nproc)" bench-built
 
 bench-built: all $(BUILD)/tests/bench/bench $(BUILD)/tests/bench/floor $(BUILD)/tests/bench/micro \
-		$(BUILD)/tests/bench/upstream $(BUILD)/tests/upstream/server
+		$(BUILD)/tests/bench/upstream $(BUILD)/tests/upstream/server $(BUILD)/tests/bench/http
 	$(BUILD)/tests/bench/bench $(BUILD)/msd $(BUILD)/tests/bench/floor tests/bench/reference.py
 	$(BUILD)/tests/bench/upstream $(BUILD)/msd $(BUILD)/tests/upstream/server
+	$(BUILD)/tests/bench/http $(BUILD)/msd
 	$(BUILD)/tests/bench/micro
 
 # --- Man pages and installation.

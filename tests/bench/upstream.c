@@ -13,15 +13,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "common/address.h"
 #include "common/number.h"
 #include "common/util.h"
+#include "tests/bench/tool.h"
 
 #define SECONDS 3
 #define ROUNDS 3
@@ -59,67 +57,16 @@ static char directory[] = "/tmp/msd-bench.XXXXXX";
 static char sockets[WAYS][64];
 static pid_t processes[WAYS];
 
-static uint64_t now(void) {
-        struct timespec time;
-
-        clock_gettime(CLOCK_MONOTONIC, &time);
-        return (uint64_t)time.tv_sec * NSEC_PER_SEC + (uint64_t)time.tv_nsec;
-}
-
-static void clean_up(void) {
+static void stop_all(void) {
         for (unsigned i = 0; i < WAYS; i++) {
-                if (processes[i] > 0) {
-                        kill(processes[i], SIGKILL);
-                        waitpid(processes[i], NULL, 0);
-                }
-                processes[i] = 0;
+                tool_stop(&processes[i]);
                 unlink(sockets[i]);
         }
 }
 
-static void fail(const char *what) {
-        fprintf(stderr, "upstream: %s: %s\n", what, strerror(errno));
-        clean_up();
+static void clean_up(void) {
+        stop_all();
         rmdir(directory);
-        exit(1);
-}
-
-static pid_t start(const char *const *argv) {
-        pid_t parent = getpid(), pid = fork();
-
-        if (pid == 0) {
-                int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
-
-                prctl(PR_SET_PDEATHSIG, SIGKILL);
-                if (getppid() != parent)
-                        _exit(1);
-                dup2(null, STDOUT_FILENO);
-                dup2(null, STDERR_FILENO);
-                execv(argv[0], (char *const *)argv);
-                _exit(127);
-        }
-        if (pid < 0)
-                fail("fork");
-        return pid;
-}
-
-/* As soon as there is something to connect to. */
-static int dial(const char *path) {
-        struct sockaddr_un address;
-        socklen_t len;
-
-        (void)address_from_path(path, &address, &len);
-        for (uint64_t deadline = now() + 10 * NSEC_PER_SEC; now() < deadline;) {
-                int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-                if (fd < 0)
-                        fail("socket");
-                if (connect(fd, (const struct sockaddr *)&address, len) == 0)
-                        return fd;
-                close(fd);
-        }
-        fail(path);
-        return -1;
 }
 
 /* Whether the answer is whole; a wrong one ends the program. */
@@ -132,7 +79,7 @@ static bool is_whole(enum way way, const struct caller *caller) {
                 if (!body)
                         return false;
                 if (strncmp(caller->answer, "OK 7 ", 5) != 0)
-                        fail(caller->answer);
+                        tool_fail(caller->answer);
                 head = (size_t)(body - caller->answer) + 1;
                 n = strtoul(caller->answer + 5, NULL, 10) + 1;
         } else {
@@ -141,7 +88,7 @@ static bool is_whole(enum way way, const struct caller *caller) {
                         return false;
                 length = strcasestr(caller->answer, "\r\nContent-Length: ");
                 if (strncmp(caller->answer, "HTTP/1.1 200", 12) != 0 || !length)
-                        fail(caller->answer);
+                        tool_fail(caller->answer);
                 head = (size_t)(body - caller->answer) + 4;
                 n = strtoul(length + 18, NULL, 10);
         }
@@ -150,9 +97,9 @@ static bool is_whole(enum way way, const struct caller *caller) {
 
 static void ask(enum way way, struct caller *caller) {
         caller->len = 0;
-        caller->sent = now();
+        caller->sent = tool_now();
         if (send(caller->fd, requests[way], strlen(requests[way]), MSG_NOSIGNAL) != (ssize_t)strlen(requests[way]))
-                fail("send");
+                tool_fail("send");
 }
 
 /* Reads what has come. Returns whether the answer is whole now. */
@@ -160,30 +107,10 @@ static bool hear(enum way way, struct caller *caller) {
         ssize_t n = recv(caller->fd, caller->answer + caller->len, sizeof(caller->answer) - caller->len - 1, 0);
 
         if (n <= 0)
-                fail("recv");
+                tool_fail("recv");
         caller->len += (size_t)n;
         caller->answer[caller->len] = '\0';
         return is_whole(way, caller);
-}
-
-static double cpu_of(pid_t pid) {
-        clockid_t clock;
-        struct timespec time;
-
-        if (clock_getcpuclockid(pid, &clock) != 0 || clock_gettime(clock, &time) < 0)
-                fail("clock_getcpuclockid");
-        return (double)time.tv_sec * 1e6 + (double)time.tv_nsec / 1e3;
-}
-
-static int compare(const void *a, const void *b) {
-        const double left = *(const double *)a, right = *(const double *)b;
-
-        return left < right ? -1 : left > right;
-}
-
-static double median(double *values, size_t n) {
-        qsort(values, n, sizeof(*values), compare);
-        return values[n / 2];
 }
 
 static struct figures measure(enum way way, unsigned count) {
@@ -191,25 +118,25 @@ static struct figures measure(enum way way, unsigned count) {
         static double samples[SAMPLES_MAX];
         struct figures figures = { 0 };
         int epoll = epoll_create1(EPOLL_CLOEXEC);
-        uint64_t begin = 0, warm = now() + NSEC_PER_SEC / 3, end = warm + SECONDS * NSEC_PER_SEC;
+        uint64_t begin = 0, warm = tool_now() + NSEC_PER_SEC / 3, end = warm + SECONDS * NSEC_PER_SEC;
         double cpu = 0;
         size_t n = 0;
 
         for (unsigned i = 0; i < count; i++) {
                 struct epoll_event event = { .events = EPOLLIN, .data.ptr = &callers[i] };
 
-                callers[i].fd = dial(sockets[way]);
+                callers[i].fd = tool_dial(sockets[way]);
                 if (epoll_ctl(epoll, EPOLL_CTL_ADD, callers[i].fd, &event) < 0)
-                        fail("epoll_ctl");
+                        tool_fail("epoll_ctl");
                 ask(way, &callers[i]);
         }
-        for (uint64_t time = now(); time < end && n < SAMPLES_MAX; time = now()) {
+        for (uint64_t time = tool_now(); time < end && n < SAMPLES_MAX; time = tool_now()) {
                 struct epoll_event events[CALLERS_MAX];
                 int ready = epoll_wait(epoll, events, CALLERS_MAX, 1000);
 
                 if (begin == 0 && time >= warm) {
                         begin = time;
-                        cpu = cpu_of(processes[way]);
+                        cpu = tool_cpu(processes[way]);
                 }
                 for (int i = 0; i < ready; i++) {
                         struct caller *caller = events[i].data.ptr;
@@ -217,16 +144,15 @@ static struct figures measure(enum way way, unsigned count) {
                         if (!hear(way, caller))
                                 continue;
                         if (begin > 0 && n < SAMPLES_MAX)
-                                samples[n++] = (double)(now() - caller->sent) / 1e3;
+                                samples[n++] = (double)(tool_now() - caller->sent) / 1e3;
                         ask(way, caller);
                 }
         }
         if (n == 0)
-                fail("no answer");
-        figures.rate = (double)n * 1e9 / (double)(now() - begin);
-        figures.cpu = (cpu_of(processes[way]) - cpu) / (double)n;
-        qsort(samples, n, sizeof(*samples), compare);
-        figures.p50 = samples[n / 2];
+                tool_fail("no answer");
+        figures.rate = (double)n * 1e9 / (double)(tool_now() - begin);
+        figures.cpu = (tool_cpu(processes[way]) - cpu) / (double)n;
+        figures.p50 = tool_median(samples, n);
         figures.p99 = samples[n * 99 / 100];
         for (unsigned i = 0; i < count; i++)
                 close(callers[i].fd);
@@ -239,9 +165,9 @@ static void print_rates(const char *msd, const char *server) {
         char url[80];
 
         snprintf(url, sizeof(url), "unix:%s", sockets[DIRECT]);
-        processes[DIRECT] = start((const char *[]){ server, "--socket", sockets[DIRECT], NULL });
-        close(dial(sockets[DIRECT]));
-        processes[THROUGH] = start((const char *[]){ msd, "--socket", sockets[THROUGH], "--upstream", url, "--quiet", NULL });
+        processes[DIRECT] = tool_start((const char *[]){ server, "--socket", sockets[DIRECT], NULL }, -1);
+        close(tool_dial(sockets[DIRECT]));
+        processes[THROUGH] = tool_start((const char *[]){ msd, "--socket", sockets[THROUGH], "--upstream", url, "--quiet", NULL }, -1);
         printf("upstream: the same server asked directly and through msd, medians of %d rounds\n\n", ROUNDS);
         printf("  %-8s %9s %12s %6s %9s %9s %20s\n", "", "in flight", "requests/s", "ratio", "p50 us", "p99 us",
                "msd's CPU/request us");
@@ -262,17 +188,17 @@ static void print_rates(const char *msd, const char *server) {
                                 p99s[i] = all[way][i].p99;
                                 cpus[i] = all[way][i].cpu;
                         }
-                        rate = median(rates, ROUNDS);
+                        rate = tool_median(rates, ROUNDS);
                         direct = way == DIRECT ? rate : direct;
                         printf("  %-8s %9u %12.0f %6.2f %9.0f %9.0f", way == DIRECT ? "direct" : "msd", counts[c], rate,
-                               rate / direct, median(p50s, ROUNDS), median(p99s, ROUNDS));
+                               rate / direct, tool_median(p50s, ROUNDS), tool_median(p99s, ROUNDS));
                         if (way == THROUGH)
-                                printf(" %20.1f", median(cpus, ROUNDS));
+                                printf(" %20.1f", tool_median(cpus, ROUNDS));
                         printf("\n");
                 }
         }
         printf("\n");
-        clean_up();
+        stop_all();
 }
 
 /* From the server's own readiness, which it notes in a file before it says so, to the first answer. */
@@ -291,18 +217,18 @@ static void print_release(const char *msd, const char *server) {
 
                         /* At different times between two probes. */
                         snprintf(load, sizeof(load), "%ums", 200 + i * 7);
-                        processes[THROUGH] = start((const char *[]){ msd, "--socket", sockets[THROUGH], "--upstream", url,
+                        processes[THROUGH] = tool_start((const char *[]){ msd, "--socket", sockets[THROUGH], "--upstream", url,
                                                                "--model", "echo", "--quiet", "--", server, "--socket",
                                                                sockets[DIRECT], "--load", load, "--ready-at", ready_at,
-                                                               pushed ? "--notify" : NULL, NULL });
-                        caller.fd = dial(sockets[THROUGH]);
+                                                               pushed ? "--notify" : NULL, NULL }, -1);
+                        caller.fd = tool_dial(sockets[THROUGH]);
                         ask(THROUGH, &caller);
                         while (!hear(THROUGH, &caller))
                                 ;
-                        took[pushed][i] = (double)now();
+                        took[pushed][i] = (double)tool_now();
                         fd = open(ready_at, O_RDONLY | O_CLOEXEC);
                         if (fd < 0 || read(fd, &at, sizeof(at)) != sizeof(at))
-                                fail(ready_at);
+                                tool_fail(ready_at);
                         close(fd);
                         took[pushed][i] = (took[pushed][i] - (double)at) / 1e6;
                         close(caller.fd);
@@ -313,12 +239,12 @@ static void print_release(const char *msd, const char *server) {
         unlink(ready_at);
         printf("upstream: from its readiness to the first answer, median and longest of %d\n\n", STARTS);
         for (unsigned pushed = 0; pushed < 2; pushed++) {
-                double middle = median(took[pushed], STARTS);
+                double middle = tool_median(took[pushed], STARTS);
 
                 printf("  %-8s %9.2f ms %9.2f ms\n", pushed ? "told" : "probed", middle, took[pushed][STARTS - 1]);
         }
         printf("\n");
-        clean_up();
+        stop_all();
 }
 
 int main(int argc, char **argv) {
@@ -326,12 +252,13 @@ int main(int argc, char **argv) {
                 fprintf(stderr, "usage: upstream MSD SERVER\n");
                 return 2;
         }
+        tool_init("upstream", clean_up);
         if (!mkdtemp(directory))
-                fail("mkdtemp");
+                tool_fail("mkdtemp");
         for (unsigned i = 0; i < WAYS; i++)
                 snprintf(sockets[i], sizeof(sockets[i]), "%s/%u.sock", directory, i);
         print_rates(argv[1], argv[2]);
         print_release(argv[1], argv[2]);
-        rmdir(directory);
+        clean_up();
         return 0;
 }

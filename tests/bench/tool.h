@@ -1,0 +1,36 @@
+#pragma once
+
+/*
+ * What the benchmarks of several programs share: children that end with them, and what they cost. What goes wrong here ends
+ * the program.
+ */
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/* Has what is left of the program cleaned up, should it end before its time. */
+void tool_init(const char *name, void (*clean_up)(void));
+void tool_fail(const char *what) __attribute__((noreturn));
+
+/* Nanoseconds of CLOCK_MONOTONIC. */
+uint64_t tool_now(void);
+
+/* Starts a program, whose standard output goes to `output`, or nowhere (-1). */
+pid_t tool_start(const char *const *argv, int output);
+
+/* Kills it and forgets it; harmless for one that is none. */
+void tool_stop(pid_t *pid);
+
+/* Connects to a Unix socket, or to a port of this machine, as soon as there is something to connect to. */
+int tool_dial(const char *path);
+int tool_dial_port(uint16_t port);
+
+/* Microseconds of processor time of a process and of those that it has started. */
+double tool_cpu(pid_t pid);
+
+/* Resident memory of a process, in bytes. */
+double tool_memory(pid_t pid);
+
+/* Sorts the values. */
+double tool_median(double *values, size_t n);
