@@ -222,6 +222,7 @@ INSTALLED := \
 	daemon/msd.bash-completion:644:$(COMPLETIONDIR)/msd \
 	client/mscli.bash-completion:644:$(COMPLETIONDIR)/mscli \
 	$(foreach unit,$(UNITS),$(unit):644:$(UNITDIR)/$(notdir $(unit))) \
+	systemd/msd-http.socket:644:$(UNITDIR)/msd-http.socket \
 	systemd/msd.sysusers:644:$(SYSUSERSDIR)/msd.conf \
 	$(foreach file,$(wildcard systemd/examples/*),$(file):644:$(DOCDIR)/examples/$(notdir $(file)))
 
