@@ -123,6 +123,9 @@ $(BUILD)/tests/upstream/server: %: %.o $(call objects,common/number.c)
 # Under a systemd of their own, where one can be had.
 SYSTEMD_TESTS := $(filter-out tests/systemd/inside.sh,$(wildcard tests/systemd/*.sh))
 
+# Behind the balancers of systemd/examples, where they are installed.
+BALANCER_TESTS := $(filter-out tests/balancers/start.sh,$(wildcard tests/balancers/*.sh))
+
 $(BUILD)/tests/systemd/crowd: %: %.o $(call objects,common/address.c)
 	$(CC) $(LDFLAGS) -o $@ $^
 
@@ -136,7 +139,7 @@ check:
 
 check-built: all $(UNIT_TESTS) $(SYSTEM_TESTS) $(BUILD)/tests/systemd/crowd $(BUILD)/tests/upstream/server
 	@MSD=$(BUILD)/msd MSCLI=$(BUILD)/mscli BUILD=$(BUILD) tests/support/run-tests.sh $(BUILD)/logs \
-		$(SYSTEM_TESTS) $(SYSTEMD_TESTS) $(UNIT_TESTS) $(SCRIPT_TESTS)
+		$(SYSTEM_TESTS) $(SYSTEMD_TESTS) $(BALANCER_TESTS) $(UNIT_TESTS) $(SCRIPT_TESTS)
 
 check-asan:
 	@tests/support/packages.sh sanitize

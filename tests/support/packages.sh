@@ -4,7 +4,7 @@
 set -eu
 
 build=(gcc libc6-dev make pkg-config libsystemd-dev libjansson-dev libcurl4-openssl-dev libmicrohttpd-dev)
-check=(check scdoc man-db groff-base systemd curl)
+check=(check scdoc man-db groff-base systemd curl haproxy nginx-light)
 sanitize=()
 bench=(python3-minimal haproxy nginx-light)
 

@@ -3,7 +3,6 @@
 
 build=${BUILD:-build}
 name=${0##*/}
-checks=0 failures=0
 
 if [ -z "${INSIDE-}" ]; then
     case $build in
@@ -22,22 +21,10 @@ if [ -z "${INSIDE-}" ]; then
     exit "$status"
 fi
 
-# check WHAT COMMAND [ARG...]: COMMAND says yes.
-check() {
-    local what=$1
-    shift
-    checks=$((checks + 1))
-    if ! "$@"; then
-        failures=$((failures + 1))
-        printf 'not so: %s\n    %s\n' "$what" "$*"
-        journalctl --no-pager -n 30 | sed 's/^/    /'
-    fi
-}
+. tests/support/checks.sh
 
-# The last line of a test, from which it is counted.
-finish() {
-    echo "$((100 * (checks - failures) / checks))%: Checks: $checks, Failures: $failures, Errors: 0"
-    exit $((failures > 0))
+explain() {
+    journalctl --no-pager -n 30
 }
 
 # options TEXT: what msd is started with from now on.
@@ -55,11 +42,6 @@ drop_in() {
 # property UNIT NAME
 property() {
     systemctl show --value -p "$2" "$1"
-}
-
-# equal A B
-equal() {
-    [ "$1" = "$2" ] || { printf '    "%s" is not "%s"\n' "$1" "$2"; return 1; }
 }
 
 # follow TEXT: waits until the journal has TEXT, with a generous deadline.
