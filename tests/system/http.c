@@ -168,54 +168,66 @@ static void expect_same_head(const char *path) {
         http_close(&head);
 }
 
-/* What is the same in every state; the state itself is `status`. */
-static void expect_own_paths(const char *status, unsigned ready, const char *code, const char *reason) {
-        static const char *const answered[] = { "/health", "/-/live", "/-/ready", "/-/status", "/-/metrics", "/-/no" };
-        struct peer_status object;
+/* Asks on a connection of its own whatever the state is: when msd stops, each answer ends one. */
+static void expect_own(const char *path, unsigned status, const char *body, const char *type) {
+        struct http http;
+
+        ask(&http, "GET", path);
+        http_expect(&http, status, body);
+        ck_assert_int_eq(strncmp(http_field(&http, "Content-Type"), type, strlen(type)), 0);
+        http_close(&http);
+}
+
+static void expect_own_error(const char *method, const char *path, unsigned status, const char *code, const char *message) {
         struct http http;
 
         http_connect(&http, address);
-        http_ask(&http, "GET", "/-/live");
-        http_expect(&http, 200, "ok\n");
-        ck_assert_int_eq(strncmp(http_field(&http, "Content-Type"), "text/plain", 10), 0);
-        http_ask(&http, "GET", "/health");
-        if (ready == 200) {
-                http_expect(&http, 200, "{\"status\":\"ok\"}");
-                ck_assert_str_eq(http_field(&http, "Content-Type"), "application/json");
-        } else
-                http_expect_error(&http, ready, code, reason);
-        http_ask(&http, "GET", "/-/ready");
-        if (ready == 200)
-                http_expect(&http, 200, "ready\n");
-        else
-                http_expect_error(&http, ready, code, reason);
-        http_ask(&http, "GET", "/-/status");
+        http_send(&http, "%s %s HTTP/1.1\r\nHost: msd\r\nContent-Length: 2\r\n\r\n{}", method, path);
+        http_expect_error(&http, status, code, message);
+        if (status == 405)
+                ck_assert_str_eq(http_field(&http, "Allow"), "GET, HEAD");
+        http_close(&http);
+}
+
+/* All of them, when the state is `status`; if it is not ready, with this error. */
+static void expect_own_paths(const char *status, bool ready, const char *code, const char *reason) {
+        static const char *const paths[] = { "/health", "/-/live", "/-/ready", "/-/status", "/-/metrics", "/-/wait" };
+        struct peer_status object;
+        struct http http;
+
+        expect_own("/-/live", 200, "ok\n", "text/plain");
+        expect_own("/-/metrics", 200, NULL, "text/plain; version=0.0.4");
+        if (ready) {
+                expect_own("/health", 200, "{\"status\":\"ok\"}", "application/json");
+                expect_own("/-/ready", 200, "ready\n", "text/plain");
+        } else {
+                expect_own_error("GET", "/health", 503, code, reason);
+                expect_own_error("GET", "/-/ready", 503, code, reason);
+        }
+        ask(&http, "GET", "/-/status?pretty=1");
         http_expect(&http, 200, NULL);
         ck_assert_str_eq(http_field(&http, "Content-Type"), "application/json");
         peer_parse_status(http.body.data, &object);
         ck_assert_str_eq(object.status, status);
         ck_assert_uint_eq(object.pid, (uint64_t)msd.process.pid);
-        http_ask(&http, "GET", "/-/status?pretty=1");
-        http_expect(&http, 200, NULL);
-        http_ask(&http, "GET", "/-/nothing");
-        http_expect_error(&http, 404, "not-found", NULL);
-        http_ask(&http, "GET", "/-/");
-        http_expect_error(&http, 404, "not-found", NULL);
-        for (size_t i = 0; i < ARRAY_SIZE(answered); i++)
-                expect_same_head(answered[i]);
-        for (size_t i = 0; i < 5; i++) {
-                http_send(&http, "POST %s HTTP/1.1\r\nHost: msd\r\nContent-Length: 2\r\n\r\n{}", answered[i]);
-                http_expect_error(&http, 405, NULL, NULL);
-                ck_assert_str_eq(http_field(&http, "Allow"), "GET, HEAD");
-        }
         http_close(&http);
+        expect_own_error("GET", "/-/nothing", 404, "not-found", NULL);
+        expect_own_error("GET", "/-/", 404, "not-found", NULL);
+        expect_own_error("GET", "/-/statusquo", 404, "not-found", NULL);
+        for (size_t i = 0; i < ARRAY_SIZE(paths); i++) {
+                expect_own_error("POST", paths[i], 405, NULL, NULL);
+                expect_own_error("DELETE", paths[i], 405, NULL, NULL);
+                if (i < 5)
+                        expect_same_head(paths[i]);
+        }
+        expect_same_head("/-/nothing");
 }
 
 START_TEST(own_paths_while_loading) {
         struct peer_status status;
 
         start(OPTIONS("--load-time", "1h"));
-        expect_own_paths("loading", 503, NULL, NULL);
+        expect_own_paths("loading", false, NULL, NULL);
         peer_status(&msd.control, &status);
         ck_assert_uint_eq(status.waiting + status.completed + status.failed + status.cancelled, 0);
         daemon_stop(&msd);
@@ -226,7 +238,7 @@ START_TEST(own_paths_when_ready) {
         struct peer_status status;
 
         start_ready(OPTIONS("--load-time", "0"));
-        expect_own_paths("ready", 200, NULL, NULL);
+        expect_own_paths("ready", true, NULL, NULL);
         peer_status(&msd.control, &status);
         ck_assert_uint_eq(status.waiting + status.completed + status.failed + status.cancelled, 0);
         daemon_stop(&msd);
@@ -236,7 +248,7 @@ END_TEST
 START_TEST(own_paths_when_failed) {
         start(OPTIONS("--load-time", "0", "--load-failure", "No \"such\" weights", "--on-load-failure", "stay"));
         wait_status(peer_status_is_failed, 0, "it has failed");
-        expect_own_paths("failed", 503, "load-failed", "No \"such\" weights");
+        expect_own_paths("failed", false, "load-failed", "No \"such\" weights");
         daemon_stop(&msd);
 }
 END_TEST
@@ -256,7 +268,7 @@ START_TEST(own_paths_when_stopping) {
         http_ask(&before, "GET", "/-/ready");
         http_expect_error(&before, 503, "shutting-down", STOPPING);
         http_close(&before);
-        expect_own_paths("stopping", 503, "shutting-down", STOPPING);
+        expect_own_paths("stopping", false, "shutting-down", STOPPING);
         process_signal(&msd.process, SIGTERM);
         daemon_expect_exit(&msd, 1);
         http_close(&running);
@@ -264,18 +276,12 @@ START_TEST(own_paths_when_stopping) {
 END_TEST
 
 START_TEST(wait_until_ready) {
-        struct http http[10], gone, refused;
+        struct http http[10];
 
-        start(OPTIONS("--load-time", "1s", "--max-waiting", "11"));
+        start(OPTIONS("--load-time", "1s"));
         for (size_t i = 0; i < ARRAY_SIZE(http); i++)
-                ask(&http[i], "GET", "/-/wait");
-        ask(&gone, "GET", "/-/wait");
-        wait_waiting(11);
-        ask(&refused, "GET", "/-/wait");
-        http_expect_error(&refused, 503, "queue-full", NULL);
-        http_close(&refused);
-        http_close(&gone);
-        wait_waiting(10);
+                ask(&http[i], i % 2 ? "GET" : "HEAD", "/-/wait");
+        http_expect_silence(&http[0], 100 * NSEC_PER_MSEC);
         for (size_t i = 0; i < ARRAY_SIZE(http); i++) {
                 http_expect(&http[i], 204, "");
                 ck_assert_ptr_null(http_field(&http[i], "Content-Length"));
@@ -283,10 +289,47 @@ START_TEST(wait_until_ready) {
                 http_expect(&http[i], 204, "");
                 http_ask(&http[i], "HEAD", "/-/wait");
                 http_expect(&http[i], 204, "");
-                http_send(&http[i], "POST /-/wait HTTP/1.1\r\nHost: msd\r\nContent-Length: 0\r\n\r\n");
-                http_expect_error(&http[i], 405, NULL, NULL);
                 http_close(&http[i]);
         }
+        daemon_stop(&msd);
+}
+END_TEST
+
+/* It has a place among those that may wait, until its client goes. */
+START_TEST(wait_takes_a_place) {
+        struct http one, two, *held = &one, *refused = &two;
+        uint64_t deadline = clock_patience();
+
+        start(OPTIONS("--load-time", "1h", "--max-waiting", "1"));
+        ask(&one, "GET", "/-/wait");
+        ask(&two, "GET", "/-/wait");
+        while (one.input.len == 0 && two.input.len == 0) {
+                struct pollfd events[] = { { one.fd, POLLIN, 0 }, { two.fd, POLLIN, 0 } };
+
+                ck_assert_msg(clock_left(deadline) > 0, "Both wait");
+                if (process_poll(events, ARRAY_SIZE(events), deadline) > 0) {
+                        http_read(&one);
+                        http_read(&two);
+                }
+        }
+        if (one.input.len > 0) {
+                held = &two;
+                refused = &one;
+        }
+        http_expect_error(refused, 503, "queue-full", NULL);
+        http_expect_silence(held, 50 * NSEC_PER_MSEC);
+        peer_send(&msd.control, "REQUEST 1\n");
+        peer_expect_error(&msd.control, "1", "queue-full", NULL);
+        http_close(held);
+        for (;;) {
+                http_ask(refused, "GET", "/-/wait");
+                if (!http_head_until(refused, clock_now() + 100 * NSEC_PER_MSEC))
+                        break;
+                http_end(refused);
+                ck_assert_msg(clock_left(deadline) > 0, "There is never any room");
+        }
+        ck_assert(!refused->ended);
+        http_close(refused);
         daemon_stop(&msd);
 }
 END_TEST
@@ -296,7 +339,6 @@ START_TEST(wait_until_failed) {
 
         start(OPTIONS("--load-time", "500ms", "--load-failure", "No such weights", "--on-load-failure", "stay"));
         ask(&http, "GET", "/-/wait");
-        wait_waiting(1);
         http_expect_error(&http, 503, "load-failed", "No such weights");
         http_ask(&http, "GET", "/-/wait");
         http_expect_error(&http, 503, "load-failed", "No such weights");
@@ -310,7 +352,8 @@ START_TEST(wait_until_stopping) {
 
         start(OPTIONS("--load-time", "1h"));
         ask(&http, "GET", "/-/wait");
-        wait_waiting(1);
+        wait_status(peer_status_is_connections, 2, "it is there");
+        http_expect_silence(&http, 50 * NSEC_PER_MSEC);
         process_signal(&msd.process, SIGTERM);
         http_expect_error(&http, 503, "shutting-down", STOPPING);
         http_expect_end(&http);
@@ -706,7 +749,7 @@ START_TEST(load_fails) {
         for (size_t i = 0; i < ARRAY_SIZE(http); i++)
                 ask_chat(&http[i], "x", i % 2 ? CHAT : CHAT_STREAM);
         ask(&wait, "GET", "/-/wait");
-        wait_waiting(ARRAY_SIZE(http) + 1);
+        wait_waiting(ARRAY_SIZE(http));
         for (size_t i = 0; i < ARRAY_SIZE(http); i++) {
                 http_expect_error(&http[i], 503, "load-failed", "No such weights");
                 http_close(&http[i]);
@@ -995,6 +1038,7 @@ static void add(TCase *tests) {
         tcase_add_test(tests, own_paths_when_failed);
         tcase_add_test(tests, own_paths_when_stopping);
         tcase_add_test(tests, wait_until_ready);
+        tcase_add_test(tests, wait_takes_a_place);
         tcase_add_test(tests, wait_until_failed);
         tcase_add_test(tests, wait_until_stopping);
         tcase_add_test(tests, metrics);
