@@ -200,7 +200,7 @@ static bool is_token(const char *p, size_t n) {
 }
 
 /* One field, as RFC 9112 has it. */
-static void take_field(struct http *http, const char *line, size_t n) {
+static void add_field(struct text *fields, const char *line, size_t n) {
         const char *colon = memchr(line, ':', n), *value;
 
         ck_assert_msg(colon && is_token(line, (size_t)(colon - line)), "This is no field: %.*s", (int)n, line);
@@ -211,9 +211,21 @@ static void take_field(struct http *http, const char *line, size_t n) {
                 n--;
         for (const char *p = value; p < line + n; p++)
                 ck_assert_msg((unsigned char)*p >= ' ' || *p == '\t', "A field has a control character: %.*s", (int)n, line);
-        text_appendf(&http->head, "%.*s: ", (int)(colon - line), line);
-        text_append(&http->head, value, n - (size_t)(value - line));
-        text_append(&http->head, "", 1);
+        text_appendf(fields, "%.*s: ", (int)(colon - line), line);
+        text_append(fields, value, n - (size_t)(value - line));
+        text_append(fields, "", 1);
+}
+
+void http_add_fields(struct text *fields, const char *lines, size_t len) {
+        const char *end = lines + len;
+
+        while (lines < end) {
+                const char *next = memmem(lines, (size_t)(end - lines), "\r\n", 2);
+
+                ck_assert_msg(next, "A line has no end: %.*s", (int)(end - lines), lines);
+                add_field(fields, lines, (size_t)(next - lines));
+                lines = next + 2;
+        }
 }
 
 static void frame(struct http *http) {
@@ -256,14 +268,7 @@ static bool take_head(struct http *http) {
         if (sscanf(begin, "HTTP/1.%1u %3u", &minor, &http->status) != 2 || strncmp(begin + 8, " ", 1) != 0 ||
             begin[12] != ' ' || minor > 1 || http->status < 100 || http->status > 599)
                 ck_abort_msg("This is no status line: %.*s", (int)(line - begin), begin);
-        while (line < end) {
-                const char *next;
-
-                line += 2;
-                next = memmem(line, (size_t)(end + 2 - line), "\r\n", 2);
-                take_field(http, line, (size_t)(next - line));
-                line = next;
-        }
+        http_add_fields(&http->head, line + 2, (size_t)(end - line));
         text_take(&http->input, (size_t)(end + 4 - begin));
         frame(http);
         return true;
@@ -446,10 +451,10 @@ void http_expect_silence(struct http *http, uint64_t nsec) {
 }
 
 /* The fields, one after the other; NULL behind the last. */
-static const char *next_field(const struct http *http, const char *field) {
-        const char *next = field ? field + strlen(field) + 1 : text_get(&http->head);
+static const char *next_field(const struct text *fields, const char *field) {
+        const char *next = field ? field + strlen(field) + 1 : text_get(fields);
 
-        return http->head.len > 0 && next < http->head.data + http->head.len ? next : NULL;
+        return fields->len > 0 && next < fields->data + fields->len ? next : NULL;
 }
 
 static bool has_name(const char *field, const char *name) {
@@ -458,19 +463,27 @@ static bool has_name(const char *field, const char *name) {
         return strncasecmp(field, name, n) == 0 && field[n] == ':';
 }
 
-const char *http_field(const struct http *http, const char *name) {
-        for (const char *field = NULL; (field = next_field(http, field));)
+const char *http_find_field(const struct text *fields, const char *name) {
+        for (const char *field = NULL; (field = next_field(fields, field));)
                 if (has_name(field, name))
                         return field + strlen(name) + 2;
         return NULL;
 }
 
-unsigned http_count_field(const struct http *http, const char *name) {
+unsigned http_count_fields(const struct text *fields, const char *name) {
         unsigned n = 0;
 
-        for (const char *field = NULL; (field = next_field(http, field));)
-                n += has_name(field, name);
+        for (const char *field = NULL; (field = next_field(fields, field));)
+                n += !name || has_name(field, name);
         return n;
+}
+
+const char *http_field(const struct http *http, const char *name) {
+        return http_find_field(&http->head, name);
+}
+
+unsigned http_count_field(const struct http *http, const char *name) {
+        return http_count_fields(&http->head, name);
 }
 
 json_t *http_json(const struct http *http) {

@@ -91,5 +91,13 @@ unsigned http_count_field(const struct http *http, const char *name);
 /* The body as JSON, for json_decref(). */
 json_t *http_json(const struct http *http);
 
+/*
+ * The same for fields that are kept as `head` keeps them. http_add_fields() adds those of a head, whose lines are `len`
+ * bytes from `lines` on, each with its end; one that RFC 9112 does not have fails the test.
+ */
+void http_add_fields(struct text *fields, const char *lines, size_t len);
+const char *http_find_field(const struct text *fields, const char *name);
+unsigned http_count_fields(const struct text *fields, const char *name);    /* NULL: all */
+
 /* Reads once what has come; for those who wait for several connections at once. */
 void http_read(struct http *http);
