@@ -103,7 +103,7 @@ START_TEST(as_it_is) {
         ck_assert_uint_eq(http_count_fields(&request.fields, NULL), 11);
 
         raw_send(&request, "HTTP/1.1 418 Teapot\r\nX-Twice: 1\r\nX-Twice: 2\r\nSet-Cookie: a=b\r\nSet-Cookie: c=d, e\r\n"
-                           "Content-Encoding: gzip\r\nContent-Type: odd/type\r\nX-Empty:\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n"
+                           "Content-Encoding: gzip\r\nContent-Type: odd/type\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n"
                            "Server: raw\r\nETag: \"x\"\r\nContent-Length: 7\r\n\r\n");
         raw_send_bytes(&request, "a\0b\r\n\r\n", 7);
         http_next(&http);
@@ -113,7 +113,6 @@ START_TEST(as_it_is) {
         ck_assert_str_eq(http_field(&http, "Set-Cookie"), "a=b");
         ck_assert_str_eq(http_field(&http, "Content-Encoding"), "gzip");
         ck_assert_str_eq(http_field(&http, "Content-Type"), "odd/type");
-        ck_assert_msg(http_field(&http, "X-Empty"), "An empty field is lost");
         ck_assert_str_eq(http_field(&http, "Server"), "raw");
         ck_assert_str_eq(http_field(&http, "ETag"), "\"x\"");
         ck_assert_uint_eq(http_count_field(&http, "Date"), 1);
@@ -171,13 +170,15 @@ START_TEST(methods) {
                 http_expect(&http, 200, head ? "" : "answer");
                 ck_assert_str_eq(http_field(&http, "Content-Length"), "6");
 
-                http.bodiless = head;
+                /* Of which nobody knows what it would mean. */
+                if (head)
+                        continue;
                 http_send(&http, "%s /with HTTP/1.1\r\nHost: msd\r\nContent-Length: 4\r\n\r\nbody", all[i]);
                 take();
                 ck_assert_str_eq(request.method, all[i]);
                 ck_assert_str_eq(text_get(&request.body), "body");
-                raw_send(&request, "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n%s", head ? "" : "answer");
-                http_expect(&http, 200, head ? "" : "answer");
+                raw_answer(&request, "answer");
+                http_expect(&http, 200, "answer");
         }
         daemon_stop(&msd);
 }
@@ -331,8 +332,10 @@ END_TEST
 START_TEST(breaks_its_chunks) {
         start_ready(OPTIONS());
         ask_and_take("GET", "/");
-        raw_send(&request, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\na\r\nhalf of it\r\nno chunk\r\n");
+        raw_send(&request, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\na\r\nhalf of it\r\n");
         ck_assert(http_head(&http));
+        http_wait_body(&http, "half of it");
+        raw_send(&request, "no chunk\r\n");
         http_end(&http);
         ck_assert(!http.whole);
         daemon_stop(&msd);
@@ -342,29 +345,33 @@ END_TEST
 /* Before the head nobody has seen anything of it: it is sent again, once. */
 static const char *const losses[] = { "", "HTTP/1.1 200 OK\r\nContent-Le", "HTTP/1.1 100 Continue\r\n\r\n" };
 
-START_TEST(sent_again) {
-        struct peer_status status;
-
-        start_ready(OPTIONS());
-        http_post(&http, "/v1/completions", "{}");
-        take();
-        if (*losses[_i])
-                raw_send(&request, "%s", losses[_i]);
-        raw_hang_up(&request);
+static void take_and_lose(int i) {
         take();
         ck_assert_str_eq(request.method, "POST");
         ck_assert_str_eq(text_get(&request.body), "{}");
-        raw_answer(&request, "again");
+        if (*losses[i])
+                raw_send(&request, "%s", losses[i]);
+        raw_hang_up(&request);
+}
+
+START_TEST(sent_again) {
+        struct peer_status status;
+        struct raw_request none;
+
+        start_ready(OPTIONS());
+        http_post(&http, "/v1/completions", "{}");
+        take_and_lose(_i);
+        take();
+        ck_assert_str_eq(text_get(&request.body), "{}");
+        /* Of a connection that was kept nobody could tell whether the request had come at all. */
+        raw_send(&request, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nagain");
+        raw_hang_up(&request);
         http_expect(&http, 200, "again");
 
         http_post(&http, "/v1/completions", "{}");
-        for (unsigned i = 0; i < 2; i++) {
-                take();
-                if (*losses[_i])
-                        raw_send(&request, "%s", losses[_i]);
-                raw_hang_up(&request);
-        }
-        ck_assert(!raw_take_until(&raw, &request, http.fd, clock_patience()));
+        take_and_lose(_i);
+        take_and_lose(_i);
+        ck_assert(!raw_take_until(&raw, &none, http.fd, clock_patience()));
         http_expect_error(&http, 502, "inference-failed", NULL);
         peer_status(&msd.control, &status);
         ck_assert_uint_eq(status.completed, 1);
@@ -480,8 +487,8 @@ END_TEST
 
 /* A head of an answer that nobody would send. */
 START_TEST(large_head) {
-        static char filler[20000];
-        const size_t lines = _i == 0 ? 1 : 60;
+        static char filler[8000];
+        const size_t lines = _i == 0 ? 1 : 200;
 
         memset(filler, 'f', sizeof(filler) - 1);
         start_ready(OPTIONS());
@@ -509,30 +516,42 @@ START_TEST(large_head) {
 }
 END_TEST
 
-/* A client that goes has its request cancelled at the upstream: before the answer, within it, and by ending its side. */
+/* A client that goes has its request cancelled at the upstream: before the answer, and within it. */
 START_TEST(cancelled) {
         struct peer_status status;
 
         start_ready(OPTIONS());
         ask_and_take("GET", "/");
-        if (_i % 2) {
+        if (_i == 1) {
                 raw_send(&request, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");
                 ck_assert(http_head(&http));
                 http_wait_body(&http, "hello");
         }
-        if (_i / 2)
-                http_finish(&http);
-        else
-                http_close(&http);
+        http_close(&http);
         raw_wait_gone(&request);
         wait_status(peer_status_is_cancelled, 1, "it is cancelled");
         peer_status(&msd.control, &status);
         ck_assert_uint_eq(status.processing + status.completed + status.failed, 0);
-        if (_i / 2) {
-                (void)http_head_until(&http, clock_patience());
-                http_end(&http);
-                ck_assert(!http.whole || http.body.len == 0);
-        }
+        daemon_stop(&msd);
+}
+END_TEST
+
+/* One that has nothing more to say is still there to listen. */
+START_TEST(half_closed) {
+        start(OPTIONS());
+        http_ask(&http, "GET", "/");
+        http_finish(&http);
+        wait_status(peer_status_is_waiting, 1, "it waits");
+        take();
+        raw_send(&request, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");
+        ck_assert(http_head(&http));
+        http_wait_body(&http, "hello");
+        raw_send(&request, "6\r\n world\r\n0\r\n\r\n");
+        http_end(&http);
+        ck_assert(http.whole);
+        ck_assert_str_eq(http.body.data, "hello world");
+        http_expect_end(&http);
+        wait_status(peer_status_is_connections, 1, "it is gone");
         daemon_stop(&msd);
 }
 END_TEST
@@ -822,7 +841,7 @@ START_TEST(stream_keepalive) {
                 http_expect(&http, 200, "");
                 /* An error of the model's instead of a stream. */
                 take();
-                raw_send(&request, "HTTP/1.1 401 Unauthorized\r\nContent-Type: application/json\r\nContent-Length: 45\r\n\r\n"
+                raw_send(&request, "HTTP/1.1 401 Unauthorized\r\nContent-Type: application/json\r\nContent-Length: 46\r\n\r\n"
                                    "{\"error\":{\"message\":\"Wrong key\",\"code\":\"key\"}}");
                 http_end(&other);
                 ck_assert(other.whole);
@@ -888,7 +907,8 @@ static void add(TCase *tests) {
         tcase_add_test(tests, lost);
         tcase_add_loop_test(tests, garbled, 0, (int)ARRAY_SIZE(garbage));
         tcase_add_loop_test(tests, large_head, 0, 2);
-        tcase_add_loop_test(tests, cancelled, 0, 4);
+        tcase_add_loop_test(tests, cancelled, 0, 2);
+        tcase_add_test(tests, half_closed);
         tcase_add_test(tests, cancelled_while_waiting);
         tcase_add_test(tests, timed_out);
         tcase_add_test(tests, connections_are_kept);
