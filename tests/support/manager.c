@@ -115,7 +115,7 @@ static void *manager_run(void *argument) {
 void manager_init(struct manager *manager) {
         char path[SUITE_PATH_MAX + 16];
 
-        *manager = (struct manager){ .fd = -1, .mutex = PTHREAD_MUTEX_INITIALIZER };
+        *manager = (struct manager){ .fd = -1, .http_fd = -1, .mutex = PTHREAD_MUTEX_INITIALIZER };
         suite_directory(manager->directory);
         snprintf(path, sizeof(path), "%s/notify", manager->directory);
         manager->fd = make_socket(path, SOCK_DGRAM);
@@ -166,6 +166,7 @@ void manager_deinit(struct manager *manager) {
                 close(manager->store[i].fd);
         manager->fd = util_close(manager->fd);
         manager->listen_fd = util_close(manager->listen_fd);
+        manager->http_fd = util_close(manager->http_fd);
         manager->heard = util_close(manager->heard);
         text_deinit(&manager->lines);
         suite_remove(manager->directory);
@@ -173,7 +174,8 @@ void manager_deinit(struct manager *manager) {
 
 void manager_start(struct manager *manager, struct process *process, const char *const *arguments) {
         struct process_setup setup = manager->setup;
-        int passed[MANAGER_STORE_MAX + 1] = { manager->listen_fd };
+        int passed[MANAGER_STORE_MAX + 2] = { manager->listen_fd };
+        size_t n = 1;
         struct text names = { 0 };
         const char *argv[32] = { "msd" };
 
@@ -184,12 +186,16 @@ void manager_start(struct manager *manager, struct process *process, const char 
         catch_up(manager);
         pthread_mutex_lock(&manager->mutex);
         text_appendf(&names, "msd");
+        if (manager->http_fd >= 0) {
+                passed[n++] = manager->http_fd;
+                text_appendf(&names, ":http");
+        }
         for (unsigned i = 0; i < manager->stored; i++) {
-                passed[i + 1] = manager->store[i].fd;
+                passed[n++] = manager->store[i].fd;
                 text_appendf(&names, ":%s", manager->store[i].name);
         }
         setup.passed = passed;
-        setup.passed_n = manager->stored + 1;
+        setup.passed_n = n;
         setup.passed_names = text_get(&names);
         process_start(process, suite_msd(), argv, &setup);
         pthread_mutex_unlock(&manager->mutex);

@@ -23,6 +23,7 @@ struct manager {
         struct process_setup setup;             /* for an msd that is to notify, but gets nothing passed */
         int fd;
         int listen_fd;
+        int http_fd;                            /* is passed too, with the name `http`, unless it is -1; closed with the rest */
         int heard;                              /* an eventfd: something has come */
         pthread_t thread;
         pthread_mutex_t mutex;

@@ -1,0 +1,594 @@
+/*
+ * Where msd listens for HTTP, whom it accepts, and what becomes of both when it is replaced.
+ */
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/address.h"
+#include "common/util.h"
+#include "tests/support/clock.h"
+#include "tests/support/daemon.h"
+#include "tests/support/http.h"
+#include "tests/support/manager.h"
+#include "tests/support/run.h"
+
+static struct daemon msd;
+static char directory[SUITE_PATH_MAX], address[SUITE_PATH_MAX + 32], request_socket[SUITE_PATH_MAX + 16];
+
+static void setup(void) {
+        suite_directory(directory);
+        snprintf(address, sizeof(address), "unix:%s/http.sock", directory);
+        snprintf(request_socket, sizeof(request_socket), "%s/msd.sock", directory);
+}
+
+static void teardown(void) {
+        suite_remove(directory);
+}
+
+#define OPTIONS(...) ((const char *const[]){ __VA_ARGS__ __VA_OPT__(,) NULL })
+#define BODY "{\"messages\":[]}"
+
+static void wait_status(bool (*done)(const struct peer_status *status, uint64_t number), uint64_t number, const char *what) {
+        struct peer_status status;
+
+        peer_status_until(&msd.control, &status, done, number, what);
+}
+
+/* A socket that listens at the loopback, or -1; `port` is where. */
+static int listen_at(int family, uint16_t *port) {
+        struct sockaddr_in inet = { .sin_family = AF_INET, .sin_addr = { htonl(INADDR_LOOPBACK) } };
+        struct sockaddr_in6 inet6 = { .sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT };
+        struct sockaddr *any = family == AF_INET ? (struct sockaddr *)&inet : (struct sockaddr *)&inet6;
+        socklen_t len = family == AF_INET ? sizeof(inet) : sizeof(inet6);
+        int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+        if (fd < 0)
+                return -1;
+        if (bind(fd, any, len) < 0 || listen(fd, 16) < 0 || getsockname(fd, any, &len) < 0) {
+                close(fd);
+                return -1;
+        }
+        *port = ntohs(family == AF_INET ? inet.sin_port : inet6.sin6_port);
+        return fd;
+}
+
+static bool has_network(int family, const char *test) {
+        uint16_t port;
+        int fd = listen_at(family, &port);
+
+        if (fd < 0) {
+                suite_skip(test, family == AF_INET ? "there is no network here" : "there is no IPv6 here");
+                return false;
+        }
+        close(fd);
+        return true;
+}
+
+static int listen_unix(const char *path) {
+        struct sockaddr_un local;
+        socklen_t len;
+        int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+        ck_assert_int_eq(address_from_path(path, &local, &len), 0);
+        ck_assert_int_ge(fd, 0);
+        ck_assert_int_eq(bind(fd, (const struct sockaddr *)&local, len), 0);
+        ck_assert_int_eq(listen(fd, 4096), 0);
+        return fd;
+}
+
+/* msd is there, at this address. */
+static void expect_live(const char *at) {
+        struct http http;
+
+        http_connect(&http, at);
+        http_ask(&http, "GET", "/-/live");
+        http_expect(&http, 200, "ok\n");
+        http_close(&http);
+}
+
+static const char *const wrong[] = {
+        "",
+        "8080",
+        "127.0.0.1",
+        "127.0.0.1:",
+        "127.0.0.1:x",
+        "127.0.0.1:80x",
+        "127.0.0.1: 80",
+        "127.0.0.1:+80",
+        "127.0.0.1:-1",
+        "127.0.0.1:65536",
+        "127.0.0.1:99999999999999999999",
+        "[::1]",
+        "[::1]80",
+        "[::1:80",
+        "[]:0",
+        "[127.0.0.1]:0",
+        "unix:",
+        "unix:/no/such/directory/http.sock",
+        "unix:/dev/null",
+        "unix:/dev/null/http.sock",
+        "unix:/tmp/0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345",
+        "http://127.0.0.1:80",
+};
+
+START_TEST(wrong_addresses) {
+        struct process process;
+
+        ck_assert_int_eq(run_msd(&process, NULL, OPTIONS("--socket", request_socket, "--load-time", "0", "--http", wrong[_i])), 2);
+        ck_assert_msg(strstr(text_get(&process.errors), "--http: "), "It says: %s", text_get(&process.errors));
+        ck_assert_str_eq(text_get(&process.output), "");
+        ck_assert_int_eq(access(request_socket, F_OK), -1);
+        process_free(&process);
+}
+END_TEST
+
+START_TEST(too_many_addresses) {
+        const char *arguments[24] = { "--socket", request_socket };
+        char places[9][SUITE_PATH_MAX + 32];
+        struct process process;
+
+        for (unsigned i = 0; i < 9; i++) {
+                snprintf(places[i], sizeof(places[i]), "unix:%s/%u", directory, i);
+                arguments[2 + 2 * i] = "--http";
+                arguments[3 + 2 * i] = places[i];
+        }
+        ck_assert_int_eq(run_msd(&process, NULL, arguments), 2);
+        ck_assert_ptr_nonnull(strstr(text_get(&process.errors), "--http: "));
+        process_free(&process);
+}
+END_TEST
+
+START_TEST(address_in_use) {
+        struct process process;
+        char place[HTTP_ADDRESS_MAX];
+        uint16_t port;
+        int fd;
+
+        /* One that runs, a file that is none, and one of a daemon that has died. */
+        daemon_start(&msd, "--load-time", "0", "--http", address, NULL);
+        http_listening(&msd.process, 1, place);
+        ck_assert_int_eq(run_msd(&process, NULL, OPTIONS("--socket", request_socket, "--http", address)), 2);
+        ck_assert_ptr_nonnull(strstr(text_get(&process.errors), "--http: "));
+        process_free(&process);
+        expect_live(address);
+        process_signal(&msd.process, SIGKILL);
+        (void)process_wait(&msd.process);
+        ck_assert_int_eq(access(address + strlen("unix:"), F_OK), 0);
+        peer_close(&msd.control);
+        process_free(&msd.process);
+        daemon_start(&msd, "--load-time", "0", "--http", address, NULL);
+        http_listening(&msd.process, 1, place);
+        expect_live(address);
+        daemon_stop(&msd);
+        ck_assert_int_eq(access(address + strlen("unix:"), F_OK), -1);
+
+        if (!has_network(AF_INET, "address_in_use"))
+                return;
+        fd = listen_at(AF_INET, &port);
+        snprintf(place, sizeof(place), "127.0.0.1:%u", port);
+        ck_assert_int_eq(run_msd(&process, NULL, OPTIONS("--socket", request_socket, "--http", place)), 2);
+        ck_assert_ptr_nonnull(strstr(text_get(&process.errors), "--http: "));
+        process_free(&process);
+        close(fd);
+}
+END_TEST
+
+/* All that can be said, at once. */
+START_TEST(several) {
+        char second[SUITE_PATH_MAX + 32], said[HTTP_ADDRESS_MAX];
+
+        snprintf(second, sizeof(second), "unix:%s/second.sock", directory);
+        daemon_start(&msd, "--load-time", "1h", "--http", address, "--http", second, NULL);
+        http_listening(&msd.process, 1, said);
+        ck_assert_str_eq(said, address);
+        http_listening(&msd.process, 2, said);
+        ck_assert_str_eq(said, second);
+        expect_live(address);
+        expect_live(second);
+        daemon_stop(&msd);
+}
+END_TEST
+
+START_TEST(over_tcp) {
+        char first[HTTP_ADDRESS_MAX], second[HTTP_ADDRESS_MAX];
+        struct http http;
+
+        if (!has_network(AF_INET, "over_tcp"))
+                return;
+        daemon_start(&msd, "--load-time", "500ms", "--inference-time", "0", "--http", "127.0.0.1:0", "--http", "localhost:0", NULL);
+        http_listening(&msd.process, 1, first);
+        http_listening(&msd.process, 2, second);
+        ck_assert_int_eq(strncmp(first, "127.0.0.1:", 10), 0);
+        ck_assert_int_gt(atoi(first + 10), 0);
+        ck_assert_str_ne(first, second);
+        expect_live(first);
+        expect_live(second);
+        http_connect(&http, first);
+        http_post(&http, "/v1/chat/completions", BODY);
+        http_expect(&http, 200, NULL);
+        http_close(&http);
+        daemon_stop(&msd);
+}
+END_TEST
+
+START_TEST(over_tcp_6) {
+        char said[HTTP_ADDRESS_MAX];
+
+        if (!has_network(AF_INET6, "over_tcp_6"))
+                return;
+        daemon_start(&msd, "--load-time", "1h", "--http", "[::1]:0", NULL);
+        http_listening(&msd.process, 1, said);
+        ck_assert_int_eq(strncmp(said, "[::1]:", 6), 0);
+        expect_live(said);
+        daemon_stop(&msd);
+}
+END_TEST
+
+/* At all addresses there are. */
+START_TEST(everywhere) {
+        static const char *const all[] = { "*:0", ":0" };
+        char said[HTTP_ADDRESS_MAX], place[HTTP_ADDRESS_MAX];
+
+        if (!has_network(AF_INET, "everywhere"))
+                return;
+        daemon_start(&msd, "--load-time", "1h", "--http", all[_i], NULL);
+        http_listening(&msd.process, 1, said);
+        snprintf(place, sizeof(place), "127.0.0.1%s", strrchr(said, ':'));
+        expect_live(place);
+        if (has_network(AF_INET6, "everywhere")) {
+                snprintf(place, sizeof(place), "[::1]%s", strrchr(said, ':'));
+                expect_live(place);
+        }
+        daemon_stop(&msd);
+}
+END_TEST
+
+/* Over TCP who ends his side cannot be told from one that is gone; and one that is gone may say so rudely. */
+START_TEST(gone_over_tcp) {
+        struct linger now = { .l_onoff = 1 };
+        char at[HTTP_ADDRESS_MAX];
+        struct http http[3];
+
+        if (!has_network(AF_INET, "gone_over_tcp"))
+                return;
+        daemon_start(&msd, "--load-time", _i == 0 ? "1h" : "0", "--inference-time", "1h", "--http", "127.0.0.1:0", NULL);
+        http_listening(&msd.process, 1, at);
+        if (_i == 1)
+                daemon_wait_ready(&msd);
+        for (size_t i = 0; i < ARRAY_SIZE(http); i++) {
+                http_connect(&http[i], at);
+                http_post(&http[i], "/v1/chat/completions", BODY);
+        }
+        wait_status(_i == 0 ? peer_status_is_waiting : peer_status_is_processing, 3, "they are there");
+        http_finish(&http[0]);
+        http_expect_end(&http[0]);
+        wait_status(peer_status_is_cancelled, 1, "one is cancelled");
+        ck_assert_int_eq(setsockopt(http[1].fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now)), 0);
+        http_close(&http[1]);
+        wait_status(peer_status_is_cancelled, 2, "the second is cancelled");
+        http_close(&http[2]);
+        wait_status(peer_status_is_cancelled, 3, "the third is cancelled");
+        http_close(&http[0]);
+        wait_status(peer_status_is_connections, 1, "they are gone");
+        daemon_stop(&msd);
+}
+END_TEST
+
+/* The limit is one for all ways in; who is beyond it waits, and comes in when another goes. */
+START_TEST(max_connections) {
+        struct peer peer;
+        struct http one, two;
+
+        daemon_start(&msd, "--load-time", "0", "--max-connections", "2", "--http", address, NULL);
+        daemon_wait_ready(&msd);
+        http_connect(&one, address);
+        http_ask(&one, "GET", "/-/live");
+        http_expect(&one, 200, "ok\n");
+        http_connect(&two, address);
+        http_ask(&two, "GET", "/-/live");
+        peer_connect(&peer, msd.socket);
+        peer_send(&peer, "REQUEST 1\n");
+        http_expect_silence(&two, 100 * NSEC_PER_MSEC);
+        ck_assert_uint_eq(peer.input.len, 0);
+        http_close(&one);
+        /* One of the two has the place, whichever it is, and leaves it to the other. */
+        while (two.input.len == 0 && !peer.ended) {
+                struct pollfd events[] = { { two.fd, POLLIN, 0 }, { peer.fd, POLLIN, 0 } };
+
+                if (process_poll(events, ARRAY_SIZE(events), clock_patience()) == 0)
+                        continue;
+                if (events[0].revents)
+                        break;
+                peer_expect(&peer, "1", "Response 1 from sim");
+                peer_close(&peer);
+                break;
+        }
+        http_expect(&two, 200, "ok\n");
+        http_close(&two);
+        if (peer.fd >= 0) {
+                peer_expect(&peer, "1", "Response 1 from sim");
+                peer_close(&peer);
+        }
+        daemon_stop(&msd);
+}
+END_TEST
+
+/* More clients than descriptors: each has its turn, and nobody is turned away. */
+START_TEST(out_of_descriptors) {
+        const struct process_setup few = { .descriptors = 48 };
+        struct http http[100];
+
+        daemon_start_with(&msd, &few, OPTIONS("--load-time", "500ms", "--inference-time", "0", "--threads", "2", "--http", address));
+        for (size_t i = 0; i < ARRAY_SIZE(http); i++) {
+                http_connect(&http[i], address);
+                http_post(&http[i], "/v1/chat/completions", BODY);
+        }
+        for (size_t left = ARRAY_SIZE(http); left > 0;) {
+                struct pollfd events[ARRAY_SIZE(http)];
+
+                for (size_t i = 0; i < ARRAY_SIZE(http); i++)
+                        events[i] = (struct pollfd){ http[i].fd, POLLIN, 0 };
+                if (process_poll(events, ARRAY_SIZE(events), clock_patience()) == 0)
+                        continue;
+                for (size_t i = 0; i < ARRAY_SIZE(http); i++)
+                        if (http[i].fd >= 0 && events[i].revents) {
+                                http_expect(&http[i], 200, NULL);
+                                http_close(&http[i]);
+                                left--;
+                        }
+        }
+        daemon_stop(&msd);
+}
+END_TEST
+
+/* Sockets that the service manager has made. */
+START_TEST(passed) {
+        char second[SUITE_PATH_MAX + 32], said[HTTP_ADDRESS_MAX];
+        int fds[2];
+        const struct process_setup with = { .passed = fds, .passed_names = "http:http", .passed_n = 2 };
+
+        snprintf(second, sizeof(second), "unix:%s/second.sock", directory);
+        fds[0] = listen_unix(address + strlen("unix:"));
+        fds[1] = listen_unix(second + strlen("unix:"));
+        daemon_start_with(&msd, &with, OPTIONS("--load-time", "1h"));
+        http_listening(&msd.process, 1, said);
+        ck_assert_str_eq(said, address);
+        http_listening(&msd.process, 2, said);
+        ck_assert_str_eq(said, second);
+        expect_live(address);
+        expect_live(second);
+        daemon_stop(&msd);
+        /* They are not its to remove. */
+        ck_assert_int_eq(access(address + strlen("unix:"), F_OK), 0);
+        close(fds[0]);
+        close(fds[1]);
+}
+END_TEST
+
+START_TEST(passed_tcp) {
+        const struct process_setup with = { .passed = (int[1]){ 0 }, .passed_names = "http", .passed_n = 1 };
+        char place[HTTP_ADDRESS_MAX], said[HTTP_ADDRESS_MAX];
+        uint16_t port;
+        int fd;
+
+        if (!has_network(AF_INET, "passed_tcp"))
+                return;
+        fd = listen_at(AF_INET, &port);
+        *(int *)(uintptr_t)with.passed = fd;
+        snprintf(place, sizeof(place), "127.0.0.1:%u", port);
+        daemon_start_with(&msd, &with, OPTIONS("--load-time", "1h"));
+        http_listening(&msd.process, 1, said);
+        ck_assert_str_eq(said, place);
+        expect_live(place);
+        daemon_stop(&msd);
+        close(fd);
+}
+END_TEST
+
+/* Beside the request socket, each by its name. */
+START_TEST(passed_both) {
+        int fds[] = { listen_unix(address + strlen("unix:")), listen_unix(request_socket) };
+        const struct process_setup with = { .passed = fds, .passed_names = "http:msd", .passed_n = 2 };
+        struct process process;
+        struct peer peer;
+
+        process_start(&process, suite_msd(), OPTIONS("msd", "--load-time", "0", "--inference-time", "0"), &with);
+        expect_live(address);
+        peer_connect(&peer, request_socket);
+        peer_send(&peer, "REQUEST 1\n");
+        peer_expect(&peer, "1", "Response 1 from sim");
+        peer_close(&peer);
+        process_signal(&process, SIGTERM);
+        ck_assert_int_eq(process_wait(&process), 0);
+        process_free(&process);
+        close(fds[0]);
+        close(fds[1]);
+}
+END_TEST
+
+/* What is said on the command line counts; what was passed is closed. */
+START_TEST(passed_in_vain) {
+        char other[SUITE_PATH_MAX + 32], said[HTTP_ADDRESS_MAX];
+        int fd = -1;
+        const struct process_setup with = { .passed = &fd, .passed_names = "http", .passed_n = 1 };
+        struct http http;
+
+        snprintf(other, sizeof(other), "unix:%s/other.sock", directory);
+        fd = listen_unix(other + strlen("unix:"));
+        daemon_start_with(&msd, &with, OPTIONS("--load-time", "1h", "--http", address));
+        http_listening(&msd.process, 1, said);
+        ck_assert_str_eq(said, address);
+        expect_live(address);
+        close(fd);
+        ck_assert_int_eq(http_try_connect(&http, other), -ECONNREFUSED);
+        daemon_stop(&msd);
+}
+END_TEST
+
+/* By default nowhere. */
+START_TEST(nowhere) {
+        daemon_start(&msd, "--load-time", "0", NULL);
+        daemon_wait_ready(&msd);
+        ck_assert_ptr_null(strstr(text_get(&msd.process.errors), "HTTP"));
+        daemon_stop(&msd);
+}
+END_TEST
+
+/* Replaced while it loads: over HTTP nobody is handed over, but told; who connects meanwhile waits for the successor. */
+START_TEST(replaced_while_loading) {
+        struct process process = PROCESS_NULL;
+        struct http waiting, next;
+        struct manager manager;
+        struct peer peer;
+
+        manager_init(&manager);
+        manager.http_fd = listen_unix(address + strlen("unix:"));
+        manager_start(&manager, &process, OPTIONS("--load-time", "1h"));
+        peer_connect(&msd.control, manager.socket);
+        peer_connect(&peer, manager.socket);
+        peer_send(&peer, "REQUEST 1\n");
+        http_connect(&waiting, address);
+        http_post(&waiting, "/v1/chat/completions", BODY);
+        wait_status(peer_status_is_waiting, 2, "they wait");
+        peer_close(&msd.control);
+        process_signal(&process, SIGUSR2);
+        http_expect_error(&waiting, 503, "shutting-down", NULL);
+        ck_assert_str_eq(http_field(&waiting, "Connection"), "close");
+        http_expect_end(&waiting);
+        http_close(&waiting);
+        ck_assert_int_eq(process_wait(&process), 0);
+        process_free(&process);
+        http_connect(&next, address);
+        http_post(&next, "/v1/chat/completions", BODY);
+
+        manager_start(&manager, &process, OPTIONS("--load-time", "300ms", "--inference-time", "0"));
+        peer_expect(&peer, "1", "Response 1 from sim");
+        http_expect(&next, 200, NULL);
+        http_close(&next);
+        peer_close(&peer);
+        process_signal(&process, SIGTERM);
+        ck_assert_int_eq(process_wait(&process), 0);
+        process_free(&process);
+        manager_deinit(&manager);
+}
+END_TEST
+
+/* Replaced while it is ready: what runs ends, and a balancer sees that it leaves. */
+START_TEST(replaced_when_ready) {
+        struct process process = PROCESS_NULL;
+        struct http running, balancer, next;
+        struct manager manager;
+
+        manager_init(&manager);
+        manager.http_fd = listen_unix(address + strlen("unix:"));
+        manager_start(&manager, &process, OPTIONS("--load-time", "0", "--inference-time", "2s"));
+        manager_wait(&manager, "READY=1");
+        peer_connect(&msd.control, manager.socket);
+        http_connect(&balancer, address);
+        http_ask(&balancer, "GET", "/-/ready");
+        http_expect(&balancer, 200, "ready\n");
+        http_connect(&running, address);
+        http_post(&running, "/v1/chat/completions", BODY);
+        wait_status(peer_status_is_processing, 1, "it is in flight");
+        peer_close(&msd.control);
+        process_signal(&process, SIGUSR2);
+        do {
+                if (balancer.ended)
+                        break;
+                http_ask(&balancer, "GET", "/-/ready");
+                if (!http_head(&balancer))
+                        process_give_up("The connection ended without a word");
+                http_end(&balancer);
+        } while (balancer.status == 200);
+        ck_assert_uint_eq(balancer.status, 503);
+        ck_assert_ptr_nonnull(http_field(&balancer, "Retry-After"));
+        http_close(&balancer);
+        http_connect(&next, address);
+        http_post(&next, "/v1/chat/completions", BODY);
+        http_expect(&running, 200, NULL);
+        http_close(&running);
+        ck_assert_int_eq(process_wait(&process), 0);
+        process_free(&process);
+
+        manager_start(&manager, &process, OPTIONS("--load-time", "300ms", "--inference-time", "0"));
+        http_expect(&next, 200, NULL);
+        http_close(&next);
+        process_signal(&process, SIGTERM);
+        ck_assert_int_eq(process_wait(&process), 0);
+        process_free(&process);
+        manager_deinit(&manager);
+}
+END_TEST
+
+/* Killed: over HTTP the connections end; the request socket's do not. */
+START_TEST(killed) {
+        struct process process = PROCESS_NULL;
+        struct http waiting, next;
+        struct manager manager;
+        struct peer_status status;
+        struct peer peer;
+
+        manager_init(&manager);
+        manager.http_fd = listen_unix(address + strlen("unix:"));
+        manager_start(&manager, &process, OPTIONS("--load-time", "1h"));
+        peer_connect(&msd.control, manager.socket);
+        peer_connect(&peer, manager.socket);
+        peer_send(&peer, "REQUEST 1\n");
+        http_connect(&waiting, address);
+        http_post(&waiting, "/v1/chat/completions", BODY);
+        wait_status(peer_status_is_waiting, 2, "they wait");
+        peer_status(&peer, &status);
+        process_signal(&process, SIGKILL);
+        (void)process_wait(&process);
+        process_free(&process);
+        http_expect_end(&waiting);
+        http_close(&waiting);
+        peer_close(&msd.control);
+        manager_start(&manager, &process, OPTIONS("--load-time", "300ms", "--inference-time", "0"));
+        http_connect(&next, address);
+        http_post(&next, "/v1/chat/completions", BODY);
+        http_expect(&next, 200, NULL);
+        http_close(&next);
+        peer_expect(&peer, "1", "Response 1 from sim");
+        peer_close(&peer);
+        process_signal(&process, SIGTERM);
+        ck_assert_int_eq(process_wait(&process), 0);
+        process_free(&process);
+        manager_deinit(&manager);
+}
+END_TEST
+
+static void add(TCase *tests) {
+        tcase_add_checked_fixture(tests, setup, teardown);
+        tcase_add_loop_test(tests, wrong_addresses, 0, (int)ARRAY_SIZE(wrong));
+        tcase_add_test(tests, too_many_addresses);
+        tcase_add_test(tests, address_in_use);
+        tcase_add_test(tests, several);
+        tcase_add_test(tests, over_tcp);
+        tcase_add_test(tests, over_tcp_6);
+        tcase_add_loop_test(tests, everywhere, 0, 2);
+        tcase_add_loop_test(tests, gone_over_tcp, 0, 2);
+        tcase_add_test(tests, max_connections);
+        tcase_add_test(tests, out_of_descriptors);
+        tcase_add_test(tests, passed);
+        tcase_add_test(tests, passed_tcp);
+        tcase_add_test(tests, passed_both);
+        tcase_add_test(tests, passed_in_vain);
+        tcase_add_test(tests, nowhere);
+        tcase_add_test(tests, replaced_while_loading);
+        tcase_add_test(tests, replaced_when_ready);
+        tcase_add_test(tests, killed);
+}
+
+int main(void) {
+        return suite_main("http_sockets", add);
+}
