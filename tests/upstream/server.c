@@ -11,6 +11,7 @@
  *      --line TEXT                     said on standard output when it is ready
  *      --ready-at FILE                 where it notes when it was ready, in nanoseconds of CLOCK_MONOTONIC
  *      --think D                       how long an answer takes, or each part of a stream
+ *      --key KEY                       who does not bring it (Authorization: Bearer KEY) gets 401
  *      --exit N                        instead of being ready it ends so, with a last word on standard error
  *      --once FILE                     the faults and the load time are for the first start alone, which makes FILE
  *      --again D                       the load time of the later ones
@@ -18,8 +19,10 @@
  *      --ignore-term                   SIGTERM does nothing
  *      --spawn                         it starts a process of its own that lives on
  *
- * What a prompt asks for: "status N" an error of that status, "garbage" no JSON, "cut" a body that ends early,
- * "cutstream" a stream without an end, "hang" no answer; everything else comes back as "echo PROMPT".
+ * What a prompt, or the last message of a chat, asks for: "status N" an error of that status, "garbage" no JSON, "cut" a
+ * body that ends early, "cutstream" a stream without an end, "hang" no answer, "die" the server's end; everything else comes
+ * back as "echo PROMPT". A client that goes before its answer is complete is noted on standard error. /echo answers with the
+ * request itself.
  */
 
 #include <fcntl.h>
@@ -48,6 +51,7 @@ static struct {
         uint64_t think;
         uint64_t again;
         const char *line;
+        const char *key;
         const char *once;
         const char *ready_at;
         int status;
@@ -65,6 +69,7 @@ static atomic_bool is_ready;
 struct request {
         char *body;
         size_t len;
+        bool is_chat;
         /* Of a stream. */
         char *text;
         size_t sent;
@@ -82,23 +87,38 @@ static void rest(uint64_t nsec) {
 static enum MHD_Result answer(struct MHD_Connection *connection, unsigned status, const char *text) {
         struct MHD_Response *response =
                 MHD_create_response_from_buffer(strlen(text), (void *)(uintptr_t)text, MHD_RESPMEM_MUST_COPY);
-        enum MHD_Result r = MHD_queue_response(connection, status, response);
+        enum MHD_Result r;
 
+        MHD_add_response_header(response, "Content-Type", *text == '{' ? "application/json" : "text/plain");
+        r = MHD_queue_response(connection, status, response);
         MHD_destroy_response(response);
+        return r;
+}
+
+static enum MHD_Result answer_json(struct MHD_Connection *connection, json_t *json) {
+        char *text = json_dumps(json, JSON_COMPACT);
+        enum MHD_Result r = answer(connection, 200, text);
+
+        free(text);
+        json_decref(json);
         return r;
 }
 
 static enum MHD_Result answer_error(struct MHD_Connection *connection, unsigned status, const char *message) {
         char text[256];
 
-        snprintf(text, sizeof(text), "{\"error\":{\"message\":\"%s\",\"code\":%u}}", message, status);
+        snprintf(text, sizeof(text), "{\"error\":{\"message\":\"%s\",\"type\":\"upstream_error\",\"code\":%u}}", message, status);
         return answer(connection, status, text);
 }
+
+#define CHAT_EVENT(delta) \
+        "data: {\"id\":\"1\",\"object\":\"chat.completion.chunk\",\"created\":1,\"model\":\"echo-1b\"," \
+        "\"choices\":[{\"index\":0,\"delta\":" delta ",\"finish_reason\":null}]}\n\n"
 
 /* One byte of the text an event. */
 static ssize_t next_event(void *user, uint64_t at, char *buffer, size_t max) {
         struct request *request = user;
-        char event[128];
+        char event[256];
         int n;
 
         (void)at;
@@ -110,7 +130,8 @@ static ssize_t next_event(void *user, uint64_t at, char *buffer, size_t max) {
                 n = request->cut ? snprintf(event, sizeof(event), ": half an ev") :
                                    snprintf(event, sizeof(event), "data: [DONE]\n\n");
         } else
-                n = snprintf(event, sizeof(event), "data: {\"choices\":[{\"text\":\"%c\"}]}\n\n",
+                n = snprintf(event, sizeof(event),
+                             request->is_chat ? CHAT_EVENT("{\"content\":\"%c\"}") : "data: {\"choices\":[{\"text\":\"%c\"}]}\n\n",
                              request->text[request->sent++]);
         if ((size_t)n > max)
                 return MHD_CONTENT_READER_END_WITH_ERROR;
@@ -139,9 +160,20 @@ static enum MHD_Result answer_by(struct MHD_Connection *connection, struct reque
         return r;
 }
 
+/* What is asked, of a completion or a chat. */
+static const char *prompt_of(const json_t *json, bool is_chat) {
+        const json_t *messages = json_object_get(json, "messages");
+
+        if (!is_chat)
+                return json_string_value(json_object_get(json, "prompt"));
+        return json_array_size(messages) == 0 ?
+                       NULL :
+                       json_string_value(json_object_get(json_array_get(messages, json_array_size(messages) - 1), "content"));
+}
+
 static enum MHD_Result complete(struct MHD_Connection *connection, struct request *request) {
         json_t *json = json_loadb(request->body ? request->body : "", request->len, 0, NULL);
-        const char *prompt = json_string_value(json_object_get(json, "prompt"));
+        const char *prompt = prompt_of(json, request->is_chat);
         const char *model = json_string_value(json_object_get(json, "model"));
         bool stream = json_is_true(json_object_get(json, "stream"));
         enum MHD_Result r;
@@ -152,6 +184,8 @@ static enum MHD_Result complete(struct MHD_Connection *connection, struct reques
                 r = answer_error(connection, (unsigned)atoi(prompt + 7), "As you\\nlike it");
         else if (strcmp(prompt, "garbage") == 0)
                 r = answer(connection, 200, "<html>");
+        else if (strcmp(prompt, "die") == 0)
+                _exit(1);
         else if (strcmp(prompt, "cut") == 0)
                 r = answer_by(connection, request, 1000, cut_body);
         else {
@@ -165,17 +199,41 @@ static enum MHD_Result complete(struct MHD_Connection *connection, struct reques
                 if (stream)
                         r = answer_by(connection, request, MHD_SIZE_UNKNOWN, next_event);
                 else {
-                        json_t *reply = json_pack("{s:s?,s:[{s:s}]}", "model", model, "choices", "text", request->text);
-                        char *text = json_dumps(reply, JSON_COMPACT);
-
                         rest(options.think);
-                        r = answer(connection, 200, text);
-                        free(text);
-                        json_decref(reply);
+                        if (request->is_chat)
+                                r = answer_json(connection,
+                                                json_pack("{s:s,s:s,s:i,s:s?,s:[{s:i,s:{s:s,s:s},s:s}]}", "id", "1", "object",
+                                                          "chat.completion", "created", 1, "model", model, "choices", "index", 0,
+                                                          "message", "role", "assistant", "content", request->text,
+                                                          "finish_reason", "stop"));
+                        else
+                                r = answer_json(connection,
+                                                json_pack("{s:s?,s:[{s:s}]}", "model", model, "choices", "text", request->text));
                 }
         }
         json_decref(json);
         return r;
+}
+
+static enum MHD_Result note_field(void *user, enum MHD_ValueKind kind, const char *name, const char *value) {
+        (void)kind;
+        json_array_append_new(user, json_pack("[s, s?]", name, value));
+        return MHD_YES;
+}
+
+/* The request as it came. */
+static enum MHD_Result echo(struct MHD_Connection *connection, struct request *request, const char *path, const char *method) {
+        json_t *fields = json_array();
+
+        MHD_get_connection_values(connection, MHD_HEADER_KIND, note_field, fields);
+        return answer_json(connection, json_pack("{s:s,s:s,s:o,s:s%}", "method", method, "path", path, "fields", fields, "body",
+                                                 request->body ? request->body : "", request->len));
+}
+
+static bool is_allowed(struct MHD_Connection *connection) {
+        const char *brought = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Authorization");
+
+        return !options.key || (brought && strncmp(brought, "Bearer ", 7) == 0 && strcmp(brought + 7, options.key) == 0);
 }
 
 static enum MHD_Result handle(void *user, struct MHD_Connection *connection, const char *path, const char *method,
@@ -202,7 +260,12 @@ static enum MHD_Result handle(void *user, struct MHD_Connection *connection, con
                 return answer_error(connection, 503, "Loading model");
         if (strcmp(path, "/v1/models") == 0)
                 return answer(connection, 200, "{\"data\":[{\"id\":\"echo-1b\"}]}");
-        if (strcmp(path, "/v1/completions") == 0 && strcmp(method, "POST") == 0)
+        if (!is_allowed(connection))
+                return answer_error(connection, 401, "Incorrect API key provided");
+        if (strncmp(path, "/echo", 5) == 0)
+                return echo(connection, request, path, method);
+        request->is_chat = strcmp(path, "/v1/chat/completions") == 0;
+        if ((request->is_chat || strcmp(path, "/v1/completions") == 0) && strcmp(method, "POST") == 0)
                 return complete(connection, request);
         return answer_error(connection, 404, "There is nothing here");
 }
@@ -257,6 +320,7 @@ static void parse(int argc, char **argv) {
                 { "eager", no_argument, NULL, 'a' },        { "notify", no_argument, NULL, 'n' },
                 { "line", required_argument, NULL, 'i' },
                 { "think", required_argument, NULL, 't' },  { "exit", required_argument, NULL, 'e' },
+                { "key", required_argument, NULL, 'q' },
                 { "once", required_argument, NULL, 'o' },   { "again", required_argument, NULL, 'y' },
                 { "stuck", no_argument, NULL, 'k' },
                 { "ready-at", required_argument, NULL, 'r' },
@@ -275,6 +339,7 @@ static void parse(int argc, char **argv) {
                 case 'n': options.notifies = true; break;
                 case 'i': options.line = optarg; break;
                 case 't': options.think = duration(optarg); break;
+                case 'q': options.key = optarg; break;
                 case 'e': options.status = atoi(optarg); options.fails = true; break;
                 case 'o': options.once = optarg; break;
                 case 'r': options.ready_at = optarg; break;
@@ -315,7 +380,8 @@ int main(int argc, char **argv) {
                 execlp("sleep", "sleep", "4711", NULL);
                 _exit(127);
         }
-        daemon = MHD_start_daemon(MHD_USE_THREAD_PER_CONNECTION | MHD_USE_INTERNAL_POLLING_THREAD, 0, NULL, NULL, handle,
+        /* Not select(), which ends at 1,024 descriptors. */
+        daemon = MHD_start_daemon(MHD_USE_THREAD_PER_CONNECTION | MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL, 0, NULL, NULL, handle,
                                   NULL, MHD_OPTION_LISTEN_SOCKET, listen_at(), MHD_OPTION_NOTIFY_COMPLETED, completed,
                                   NULL, MHD_OPTION_CONNECTION_LIMIT, 4096U, MHD_OPTION_END);
         if (!daemon)
