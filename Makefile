@@ -129,6 +129,9 @@ BALANCER_TESTS := $(filter-out tests/balancers/start.sh,$(wildcard tests/balance
 $(BUILD)/tests/systemd/crowd: %: %.o $(call objects,common/address.c)
 	$(CC) $(LDFLAGS) -o $@ $^
 
+# Programs that people have, as clients.
+CLIENT_TESTS := $(wildcard tests/clients/*.sh)
+
 # The sources that make no sense alone: man pages without a warning, the arrows between the rooms.
 SCRIPT_TESTS := tests/arrows.sh tests/manpages.sh tests/install.sh tests/units.sh
 
@@ -139,7 +142,7 @@ check:
 
 check-built: all $(UNIT_TESTS) $(SYSTEM_TESTS) $(BUILD)/tests/systemd/crowd $(BUILD)/tests/upstream/server
 	@MSD=$(BUILD)/msd MSCLI=$(BUILD)/mscli BUILD=$(BUILD) tests/support/run-tests.sh $(BUILD)/logs \
-		$(SYSTEM_TESTS) $(SYSTEMD_TESTS) $(BALANCER_TESTS) $(UNIT_TESTS) $(SCRIPT_TESTS)
+		$(SYSTEM_TESTS) $(CLIENT_TESTS) $(SYSTEMD_TESTS) $(BALANCER_TESTS) $(UNIT_TESTS) $(SCRIPT_TESTS)
 
 check-asan:
 	@tests/support/packages.sh sanitize

@@ -496,8 +496,9 @@ START_TEST(endless_body) {
                 sent += sizeof(chunk);
                 ck_assert_msg(sent < UINT64_C(1) << 30, "msd reads on and on");
         }
-        if (!http.ended || http.input.len > 0)
-                http_expect_error(&http, 413, "too-large", NULL);
+        /* Who sends on when the answer is there may not come to read it. */
+        if (http_head(&http))
+                ck_assert_uint_eq(http.status, 413);
 }
 END_TEST
 
