@@ -14,52 +14,40 @@
 
 #include "common/util.h"
 #include "tests/support/clock.h"
-#include "tests/support/daemon.h"
-#include "tests/support/http.h"
+#include "tests/support/front.h"
 
 #define HELD 2000
 
-static struct daemon msd;
-static char directory[SUITE_PATH_MAX], address[HTTP_ADDRESS_MAX], url[SUITE_PATH_MAX + 32], once[SUITE_PATH_MAX + 16];
-static char server[512];
+static struct front front;
+static char once[SUITE_PATH_MAX + 16], server[512];
 
 static void setup(void) {
         const char *build = getenv("BUILD");
 
-        suite_directory(directory);
-        snprintf(address, sizeof(address), "unix:%s/http.sock", directory);
-        snprintf(url, sizeof(url), "unix:%s/up.sock", directory);
-        snprintf(once, sizeof(once), "%s/once", directory);
+        front_init(&front);
+        snprintf(once, sizeof(once), "%s/once", front.directory);
         snprintf(server, sizeof(server), "%s/tests/upstream/server", build ? build : "build");
 }
 
 static void teardown(void) {
-        suite_remove(directory);
+        front_deinit(&front);
 }
-
-#define OPTIONS(...) ((const char *const[]){ __VA_ARGS__ __VA_OPT__(,) NULL })
 
 /* msd with these options up to NULL, and behind them the server's up to NULL. */
 static void start(const char *const *options, const char *const *of_server) {
-        const char *all[30] = { "--http", address, "--upstream", url };
-        size_t n = 4;
+        const char *all[28] = { "--upstream", front.upstream };
+        size_t n = 2;
 
         for (; *options; options++)
                 all[n++] = *options;
         all[n++] = "--";
         all[n++] = server;
         all[n++] = "--socket";
-        all[n++] = url + strlen("unix:");
+        all[n++] = front_path(front.upstream);
         for (; *of_server; of_server++)
                 all[n++] = *of_server;
         ck_assert_uint_lt(n, ARRAY_SIZE(all));
-        daemon_start_with(&msd, NULL, all);
-}
-
-static void wait_status(bool (*done)(const struct peer_status *status, uint64_t number), uint64_t number, const char *what) {
-        struct peer_status status;
-
-        peer_status_until(&msd.control, &status, done, number, what);
+        front_start(&front, all);
 }
 
 static pid_t child_of(pid_t parent) {
@@ -85,7 +73,7 @@ static void ask(struct http *http, const char *prompt, bool stream) {
 }
 
 static void connect_and_ask(struct http *http, const char *prompt, bool stream) {
-        http_connect(http, address);
+        http_connect(http, front.address);
         ask(http, prompt, stream);
 }
 
@@ -106,9 +94,9 @@ START_TEST(while_it_loads) {
         start(OPTIONS(), OPTIONS("--load", "500ms"));
         connect_and_ask(&whole, "hello", false);
         connect_and_ask(&stream, "hello", true);
-        http_connect(&echo, address);
+        http_connect(&echo, front.address);
         http_send(&echo, "PUT /echo/a?b HTTP/1.1\r\nHost: there\r\nContent-Length: 5\r\n\r\nhello");
-        wait_status(peer_status_is_waiting, 3, "they wait");
+        front_wait(&front, peer_status_is_waiting, 3, "they wait");
         expect(&whole, "echo hello");
         http_expect(&stream, 200, NULL);
         ck_assert_str_eq(http_field(&stream, "Content-Type"), "text/event-stream");
@@ -122,7 +110,7 @@ START_TEST(while_it_loads) {
         http_close(&whole);
         http_close(&stream);
         http_close(&echo);
-        daemon_stop(&msd);
+        daemon_stop(&front.msd);
 }
 END_TEST
 
@@ -135,14 +123,15 @@ START_TEST(keys) {
         connect_and_ask(&http, "hello", false);
         http_expect(&http, 401, NULL);
         json = http_json(&http);
-        ck_assert_str_eq(json_string_value(json_object_get(json_object_get(json, "error"), "message")), "Incorrect API key provided");
+        ck_assert_str_eq(json_string_value(json_object_get(json_object_get(json, "error"), "message")),
+                         "Incorrect API key provided");
         json_decref(json);
         http_send(&http, "GET /echo HTTP/1.1\r\nHost: msd\r\nAuthorization: Bearer sk-right\r\n\r\n");
         http_expect(&http, 200, NULL);
         http_send(&http, "GET /echo HTTP/1.1\r\nHost: msd\r\nAuthorization: Bearer sk-wrong\r\n\r\n");
         http_expect(&http, 401, NULL);
         http_close(&http);
-        daemon_stop(&msd);
+        daemon_stop(&front.msd);
 }
 END_TEST
 
@@ -159,7 +148,7 @@ START_TEST(load_fails) {
                 http_expect_error(&http[i], 503, "load-failed", reason);
                 http_close(&http[i]);
         }
-        daemon_stop(&msd);
+        daemon_stop(&front.msd);
 }
 END_TEST
 
@@ -169,14 +158,14 @@ START_TEST(killed_while_ready) {
         struct peer_status status;
 
         start(OPTIONS(), OPTIONS("--think", "500ms"));
-        daemon_wait_ready(&msd);
+        daemon_wait_ready(&front.msd);
         connect_and_ask(&stream, "0123456789", true);
         ck_assert(http_head(&stream));
         http_wait_body(&stream, "data: ");
         for (size_t i = 0; i < ARRAY_SIZE(http); i++)
                 connect_and_ask(&http[i], "hi", false);
-        wait_status(peer_status_is_processing, ARRAY_SIZE(http) + 1, "they are in flight");
-        ck_assert_int_eq(kill(child_of(msd.process.pid), SIGKILL), 0);
+        front_wait(&front, peer_status_is_processing, ARRAY_SIZE(http) + 1, "they are in flight");
+        ck_assert_int_eq(kill(child_of(front.msd.process.pid), SIGKILL), 0);
         for (size_t i = 0; i < ARRAY_SIZE(http); i++) {
                 expect(&http[i], "echo hi");
                 http_close(&http[i]);
@@ -184,10 +173,10 @@ START_TEST(killed_while_ready) {
         http_end(&stream);
         ck_assert_msg(!stream.whole, "Half a stream came as a whole one");
         http_close(&stream);
-        peer_status(&msd.control, &status);
+        peer_status(&front.msd.control, &status);
         ck_assert_uint_eq(status.generation, 2);
         ck_assert_uint_eq(status.completed, ARRAY_SIZE(http));
-        daemon_stop(&msd);
+        daemon_stop(&front.msd);
 }
 END_TEST
 
@@ -198,14 +187,14 @@ START_TEST(killed_while_loading) {
         start(OPTIONS(), OPTIONS("--load", "1h", "--once", once));
         for (size_t i = 0; i < ARRAY_SIZE(http); i++)
                 connect_and_ask(&http[i], "hi", false);
-        wait_status(peer_status_is_waiting, ARRAY_SIZE(http), "they wait");
-        process_wait_output(&msd.process, "upstream: loading\n");
-        ck_assert_int_eq(kill(child_of(msd.process.pid), SIGKILL), 0);
+        front_wait(&front, peer_status_is_waiting, ARRAY_SIZE(http), "they wait");
+        process_wait_output(&front.msd.process, "upstream: loading\n");
+        ck_assert_int_eq(kill(child_of(front.msd.process.pid), SIGKILL), 0);
         for (size_t i = 0; i < ARRAY_SIZE(http); i++) {
                 expect(&http[i], "echo hi");
                 http_close(&http[i]);
         }
-        daemon_stop(&msd);
+        daemon_stop(&front.msd);
 }
 END_TEST
 
@@ -215,15 +204,15 @@ START_TEST(dies_of_it) {
         struct http http;
 
         start(OPTIONS(), OPTIONS());
-        daemon_wait_ready(&msd);
+        daemon_wait_ready(&front.msd);
         connect_and_ask(&http, "die", false);
         http_expect_error(&http, 502, "inference-failed", NULL);
         ask(&http, "hello", false);
         expect(&http, "echo hello");
-        peer_status(&msd.control, &status);
+        peer_status(&front.msd.control, &status);
         ck_assert_uint_eq(status.generation, 3);
         http_close(&http);
-        daemon_stop(&msd);
+        daemon_stop(&front.msd);
 }
 END_TEST
 
@@ -231,14 +220,14 @@ START_TEST(cancelled) {
         struct http http;
 
         start(OPTIONS(), OPTIONS("--think", "100ms"));
-        daemon_wait_ready(&msd);
+        daemon_wait_ready(&front.msd);
         connect_and_ask(&http, "a long story of which nobody hears the end, for the client has gone before that", true);
         ck_assert(http_head(&http));
         http_wait_body(&http, "data: ");
         http_close(&http);
-        process_wait_errors(&msd.process, "upstream: cancelled\n");
-        wait_status(peer_status_is_cancelled, 1, "it is counted");
-        daemon_stop(&msd);
+        process_wait_errors(&front.msd.process, "upstream: cancelled\n");
+        front_wait(&front, peer_status_is_cancelled, 1, "it is counted");
+        daemon_stop(&front.msd);
 }
 END_TEST
 
@@ -253,7 +242,7 @@ static void let_through(void) {
                 snprintf(prompt, sizeof(prompt), "%u", i);
                 connect_and_ask(&http[i], prompt, false);
         }
-        wait_status(peer_status_is_waiting, HELD, "they wait");
+        front_wait(&front, peer_status_is_waiting, HELD, "they wait");
         for (unsigned i = 0; i < HELD; i++) {
                 char text[32];
 
@@ -261,7 +250,7 @@ static void let_through(void) {
                 expect(&http[i], text);
                 http_close(&http[i]);
         }
-        peer_status(&msd.control, &status);
+        peer_status(&front.msd.control, &status);
         ck_assert_uint_eq(status.completed, HELD);
         free(http);
 }
@@ -279,7 +268,7 @@ START_TEST(held) {
         raise_limit();
         start(OPTIONS("--quiet"), OPTIONS("--load", "3s"));
         let_through();
-        daemon_stop(&msd);
+        daemon_stop(&front.msd);
 }
 END_TEST
 
@@ -288,7 +277,8 @@ static bool find_port(char text[static 16]) {
         struct sockaddr_in inet = { .sin_family = AF_INET, .sin_addr = { htonl(INADDR_LOOPBACK) } };
         socklen_t len = sizeof(inet);
         int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        bool found = fd >= 0 && bind(fd, (struct sockaddr *)&inet, len) == 0 && getsockname(fd, (struct sockaddr *)&inet, &len) == 0;
+        bool found = fd >= 0 && bind(fd, (struct sockaddr *)&inet, len) == 0 &&
+                     getsockname(fd, (struct sockaddr *)&inet, &len) == 0;
 
         if (fd >= 0)
                 close(fd);
@@ -306,10 +296,11 @@ START_TEST(held_over_tcp) {
         }
         raise_limit();
         snprintf(base, sizeof(base), "http://127.0.0.1:%s", port);
-        daemon_start(&msd, "--quiet", "--http", "127.0.0.1:0", "--upstream", base, "--", server, "--port", port, "--load", "3s", NULL);
-        http_listening(&msd.process, 1, address);
+        daemon_start(&front.msd, "--quiet", "--http", "127.0.0.1:0", "--upstream", base, "--", server, "--port", port, "--load",
+                     "3s", NULL);
+        http_listening(&front.msd.process, 1, front.address);
         let_through();
-        daemon_stop(&msd);
+        daemon_stop(&front.msd);
 }
 END_TEST
 

@@ -16,32 +16,23 @@
 #include "common/address.h"
 #include "common/util.h"
 #include "tests/support/clock.h"
-#include "tests/support/daemon.h"
-#include "tests/support/http.h"
+#include "tests/support/front.h"
 #include "tests/support/manager.h"
 #include "tests/support/run.h"
 
-static struct daemon msd;
-static char directory[SUITE_PATH_MAX], address[SUITE_PATH_MAX + 32], request_socket[SUITE_PATH_MAX + 16];
+static struct front front;
+static char request_socket[SUITE_PATH_MAX + 16];
 
 static void setup(void) {
-        suite_directory(directory);
-        snprintf(address, sizeof(address), "unix:%s/http.sock", directory);
-        snprintf(request_socket, sizeof(request_socket), "%s/msd.sock", directory);
+        front_init(&front);
+        snprintf(request_socket, sizeof(request_socket), "%s/msd.sock", front.directory);
 }
 
 static void teardown(void) {
-        suite_remove(directory);
+        front_deinit(&front);
 }
 
-#define OPTIONS(...) ((const char *const[]){ __VA_ARGS__ __VA_OPT__(,) NULL })
 #define BODY "{\"messages\":[]}"
-
-static void wait_status(bool (*done)(const struct peer_status *status, uint64_t number), uint64_t number, const char *what) {
-        struct peer_status status;
-
-        peer_status_until(&msd.control, &status, done, number, what);
-}
 
 /* A socket that listens at the loopback, or -1; `port` is where. */
 static int listen_at(int family, uint16_t *port) {
@@ -137,7 +128,7 @@ START_TEST(too_many_addresses) {
         struct process process;
 
         for (unsigned i = 0; i < 9; i++) {
-                snprintf(places[i], sizeof(places[i]), "unix:%s/%u", directory, i);
+                snprintf(places[i], sizeof(places[i]), "unix:%s/%u", front.directory, i);
                 arguments[2 + 2 * i] = "--http";
                 arguments[3 + 2 * i] = places[i];
         }
@@ -154,22 +145,22 @@ START_TEST(address_in_use) {
         int fd;
 
         /* One that runs, a file that is none, and one of a daemon that has died. */
-        daemon_start(&msd, "--load-time", "0", "--http", address, NULL);
-        http_listening(&msd.process, 1, place);
-        ck_assert_int_eq(run_msd(&process, NULL, OPTIONS("--socket", request_socket, "--http", address)), 2);
+        daemon_start(&front.msd, "--load-time", "0", "--http", front.address, NULL);
+        http_listening(&front.msd.process, 1, place);
+        ck_assert_int_eq(run_msd(&process, NULL, OPTIONS("--socket", request_socket, "--http", front.address)), 2);
         ck_assert_ptr_nonnull(strstr(text_get(&process.errors), "--http: "));
         process_free(&process);
-        expect_live(address);
-        process_signal(&msd.process, SIGKILL);
-        (void)process_wait(&msd.process);
-        ck_assert_int_eq(access(address + strlen("unix:"), F_OK), 0);
-        peer_close(&msd.control);
-        process_free(&msd.process);
-        daemon_start(&msd, "--load-time", "0", "--http", address, NULL);
-        http_listening(&msd.process, 1, place);
-        expect_live(address);
-        daemon_stop(&msd);
-        ck_assert_int_eq(access(address + strlen("unix:"), F_OK), -1);
+        expect_live(front.address);
+        process_signal(&front.msd.process, SIGKILL);
+        (void)process_wait(&front.msd.process);
+        ck_assert_int_eq(access(front_path(front.address), F_OK), 0);
+        peer_close(&front.msd.control);
+        process_free(&front.msd.process);
+        daemon_start(&front.msd, "--load-time", "0", "--http", front.address, NULL);
+        http_listening(&front.msd.process, 1, place);
+        expect_live(front.address);
+        daemon_stop(&front.msd);
+        ck_assert_int_eq(access(front_path(front.address), F_OK), -1);
 
         if (!has_network(AF_INET, "address_in_use"))
                 return;
@@ -186,15 +177,15 @@ END_TEST
 START_TEST(several) {
         char second[SUITE_PATH_MAX + 32], said[HTTP_ADDRESS_MAX];
 
-        snprintf(second, sizeof(second), "unix:%s/second.sock", directory);
-        daemon_start(&msd, "--load-time", "1h", "--http", address, "--http", second, NULL);
-        http_listening(&msd.process, 1, said);
-        ck_assert_str_eq(said, address);
-        http_listening(&msd.process, 2, said);
+        snprintf(second, sizeof(second), "unix:%s/second.sock", front.directory);
+        daemon_start(&front.msd, "--load-time", "1h", "--http", front.address, "--http", second, NULL);
+        http_listening(&front.msd.process, 1, said);
+        ck_assert_str_eq(said, front.address);
+        http_listening(&front.msd.process, 2, said);
         ck_assert_str_eq(said, second);
-        expect_live(address);
+        expect_live(front.address);
         expect_live(second);
-        daemon_stop(&msd);
+        daemon_stop(&front.msd);
 }
 END_TEST
 
@@ -204,9 +195,10 @@ START_TEST(over_tcp) {
 
         if (!has_network(AF_INET, "over_tcp"))
                 return;
-        daemon_start(&msd, "--load-time", "500ms", "--inference-time", "0", "--http", "127.0.0.1:0", "--http", "localhost:0", NULL);
-        http_listening(&msd.process, 1, first);
-        http_listening(&msd.process, 2, second);
+        daemon_start(&front.msd, "--load-time", "500ms", "--inference-time", "0", "--http", "127.0.0.1:0", "--http",
+                     "localhost:0", NULL);
+        http_listening(&front.msd.process, 1, first);
+        http_listening(&front.msd.process, 2, second);
         ck_assert_int_eq(strncmp(first, "127.0.0.1:", 10), 0);
         ck_assert_int_gt(atoi(first + 10), 0);
         ck_assert_str_ne(first, second);
@@ -216,7 +208,7 @@ START_TEST(over_tcp) {
         http_post(&http, "/v1/chat/completions", BODY);
         http_expect(&http, 200, NULL);
         http_close(&http);
-        daemon_stop(&msd);
+        daemon_stop(&front.msd);
 }
 END_TEST
 
@@ -225,11 +217,11 @@ START_TEST(over_tcp_6) {
 
         if (!has_network(AF_INET6, "over_tcp_6"))
                 return;
-        daemon_start(&msd, "--load-time", "1h", "--http", "[::1]:0", NULL);
-        http_listening(&msd.process, 1, said);
+        daemon_start(&front.msd, "--load-time", "1h", "--http", "[::1]:0", NULL);
+        http_listening(&front.msd.process, 1, said);
         ck_assert_int_eq(strncmp(said, "[::1]:", 6), 0);
         expect_live(said);
-        daemon_stop(&msd);
+        daemon_stop(&front.msd);
 }
 END_TEST
 
@@ -240,15 +232,15 @@ START_TEST(everywhere) {
 
         if (!has_network(AF_INET, "everywhere"))
                 return;
-        daemon_start(&msd, "--load-time", "1h", "--http", all[_i], NULL);
-        http_listening(&msd.process, 1, said);
+        daemon_start(&front.msd, "--load-time", "1h", "--http", all[_i], NULL);
+        http_listening(&front.msd.process, 1, said);
         snprintf(place, sizeof(place), "127.0.0.1%s", strrchr(said, ':'));
         expect_live(place);
         if (has_network(AF_INET6, "everywhere")) {
                 snprintf(place, sizeof(place), "[::1]%s", strrchr(said, ':'));
                 expect_live(place);
         }
-        daemon_stop(&msd);
+        daemon_stop(&front.msd);
 }
 END_TEST
 
@@ -260,26 +252,26 @@ START_TEST(gone_over_tcp) {
 
         if (!has_network(AF_INET, "gone_over_tcp"))
                 return;
-        daemon_start(&msd, "--load-time", _i == 0 ? "1h" : "0", "--inference-time", "1h", "--http", "127.0.0.1:0", NULL);
-        http_listening(&msd.process, 1, at);
+        daemon_start(&front.msd, "--load-time", _i == 0 ? "1h" : "0", "--inference-time", "1h", "--http", "127.0.0.1:0", NULL);
+        http_listening(&front.msd.process, 1, at);
         if (_i == 1)
-                daemon_wait_ready(&msd);
+                daemon_wait_ready(&front.msd);
         for (size_t i = 0; i < ARRAY_SIZE(http); i++) {
                 http_connect(&http[i], at);
                 http_post(&http[i], "/v1/chat/completions", BODY);
         }
-        wait_status(_i == 0 ? peer_status_is_waiting : peer_status_is_processing, 3, "they are there");
+        front_wait(&front, _i == 0 ? peer_status_is_waiting : peer_status_is_processing, 3, "they are there");
         http_finish(&http[0]);
         http_expect_end(&http[0]);
-        wait_status(peer_status_is_cancelled, 1, "one is cancelled");
+        front_wait(&front, peer_status_is_cancelled, 1, "one is cancelled");
         ck_assert_int_eq(setsockopt(http[1].fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now)), 0);
         http_close(&http[1]);
-        wait_status(peer_status_is_cancelled, 2, "the second is cancelled");
+        front_wait(&front, peer_status_is_cancelled, 2, "the second is cancelled");
         http_close(&http[2]);
-        wait_status(peer_status_is_cancelled, 3, "the third is cancelled");
+        front_wait(&front, peer_status_is_cancelled, 3, "the third is cancelled");
         http_close(&http[0]);
-        wait_status(peer_status_is_connections, 1, "they are gone");
-        daemon_stop(&msd);
+        front_wait(&front, peer_status_is_connections, 1, "they are gone");
+        daemon_stop(&front.msd);
 }
 END_TEST
 
@@ -288,14 +280,14 @@ START_TEST(max_connections) {
         struct peer peer;
         struct http one, two;
 
-        daemon_start(&msd, "--load-time", "0", "--max-connections", "2", "--http", address, NULL);
-        daemon_wait_ready(&msd);
-        http_connect(&one, address);
+        daemon_start(&front.msd, "--load-time", "0", "--max-connections", "2", "--http", front.address, NULL);
+        daemon_wait_ready(&front.msd);
+        http_connect(&one, front.address);
         http_ask(&one, "GET", "/-/live");
         http_expect(&one, 200, "ok\n");
-        http_connect(&two, address);
+        http_connect(&two, front.address);
         http_ask(&two, "GET", "/-/live");
-        peer_connect(&peer, msd.socket);
+        peer_connect(&peer, front.msd.socket);
         peer_send(&peer, "REQUEST 1\n");
         http_expect_silence(&two, 100 * NSEC_PER_MSEC);
         ck_assert_uint_eq(peer.input.len, 0);
@@ -318,18 +310,21 @@ START_TEST(max_connections) {
                 peer_expect(&peer, "1", "Response 1 from sim");
                 peer_close(&peer);
         }
-        daemon_stop(&msd);
+        daemon_stop(&front.msd);
 }
 END_TEST
 
 /* More clients than descriptors: each has its turn, and nobody is turned away. */
 START_TEST(out_of_descriptors) {
         const struct process_setup few = { .descriptors = 48 };
+        char said[HTTP_ADDRESS_MAX];
         struct http http[100];
 
-        daemon_start_with(&msd, &few, OPTIONS("--load-time", "500ms", "--inference-time", "0", "--threads", "2", "--http", address));
+        daemon_start_with(&front.msd, &few, OPTIONS("--load-time", "500ms", "--inference-time", "0", "--threads", "2", "--http",
+                                                    front.address));
+        http_listening(&front.msd.process, 1, said);
         for (size_t i = 0; i < ARRAY_SIZE(http); i++) {
-                http_connect(&http[i], address);
+                http_connect(&http[i], front.address);
                 http_post(&http[i], "/v1/chat/completions", BODY);
         }
         for (size_t left = ARRAY_SIZE(http); left > 0;) {
@@ -346,7 +341,7 @@ START_TEST(out_of_descriptors) {
                                 left--;
                         }
         }
-        daemon_stop(&msd);
+        daemon_stop(&front.msd);
 }
 END_TEST
 
@@ -356,19 +351,19 @@ START_TEST(passed) {
         int fds[2];
         const struct process_setup with = { .passed = fds, .passed_names = "http:http", .passed_n = 2 };
 
-        snprintf(second, sizeof(second), "unix:%s/second.sock", directory);
-        fds[0] = listen_unix(address + strlen("unix:"));
-        fds[1] = listen_unix(second + strlen("unix:"));
-        daemon_start_with(&msd, &with, OPTIONS("--load-time", "1h"));
-        http_listening(&msd.process, 1, said);
-        ck_assert_str_eq(said, address);
-        http_listening(&msd.process, 2, said);
+        snprintf(second, sizeof(second), "unix:%s/second.sock", front.directory);
+        fds[0] = listen_unix(front_path(front.address));
+        fds[1] = listen_unix(front_path(second));
+        daemon_start_with(&front.msd, &with, OPTIONS("--load-time", "1h"));
+        http_listening(&front.msd.process, 1, said);
+        ck_assert_str_eq(said, front.address);
+        http_listening(&front.msd.process, 2, said);
         ck_assert_str_eq(said, second);
-        expect_live(address);
+        expect_live(front.address);
         expect_live(second);
-        daemon_stop(&msd);
+        daemon_stop(&front.msd);
         /* They are not its to remove. */
-        ck_assert_int_eq(access(address + strlen("unix:"), F_OK), 0);
+        ck_assert_int_eq(access(front_path(front.address), F_OK), 0);
         close(fds[0]);
         close(fds[1]);
 }
@@ -385,24 +380,24 @@ START_TEST(passed_tcp) {
         fd = listen_at(AF_INET, &port);
         *(int *)(uintptr_t)with.passed = fd;
         snprintf(place, sizeof(place), "127.0.0.1:%u", port);
-        daemon_start_with(&msd, &with, OPTIONS("--load-time", "1h"));
-        http_listening(&msd.process, 1, said);
+        daemon_start_with(&front.msd, &with, OPTIONS("--load-time", "1h"));
+        http_listening(&front.msd.process, 1, said);
         ck_assert_str_eq(said, place);
         expect_live(place);
-        daemon_stop(&msd);
+        daemon_stop(&front.msd);
         close(fd);
 }
 END_TEST
 
 /* Beside the request socket, each by its name. */
 START_TEST(passed_both) {
-        int fds[] = { listen_unix(address + strlen("unix:")), listen_unix(request_socket) };
+        int fds[] = { listen_unix(front_path(front.address)), listen_unix(request_socket) };
         const struct process_setup with = { .passed = fds, .passed_names = "http:msd", .passed_n = 2 };
         struct process process;
         struct peer peer;
 
         process_start(&process, suite_msd(), OPTIONS("msd", "--load-time", "0", "--inference-time", "0"), &with);
-        expect_live(address);
+        expect_live(front.address);
         peer_connect(&peer, request_socket);
         peer_send(&peer, "REQUEST 1\n");
         peer_expect(&peer, "1", "Response 1 from sim");
@@ -422,24 +417,24 @@ START_TEST(passed_in_vain) {
         const struct process_setup with = { .passed = &fd, .passed_names = "http", .passed_n = 1 };
         struct http http;
 
-        snprintf(other, sizeof(other), "unix:%s/other.sock", directory);
-        fd = listen_unix(other + strlen("unix:"));
-        daemon_start_with(&msd, &with, OPTIONS("--load-time", "1h", "--http", address));
-        http_listening(&msd.process, 1, said);
-        ck_assert_str_eq(said, address);
-        expect_live(address);
+        snprintf(other, sizeof(other), "unix:%s/other.sock", front.directory);
+        fd = listen_unix(front_path(other));
+        daemon_start_with(&front.msd, &with, OPTIONS("--load-time", "1h", "--http", front.address));
+        http_listening(&front.msd.process, 1, said);
+        ck_assert_str_eq(said, front.address);
+        expect_live(front.address);
         close(fd);
         ck_assert_int_eq(http_try_connect(&http, other), -ECONNREFUSED);
-        daemon_stop(&msd);
+        daemon_stop(&front.msd);
 }
 END_TEST
 
 /* By default nowhere. */
 START_TEST(nowhere) {
-        daemon_start(&msd, "--load-time", "0", NULL);
-        daemon_wait_ready(&msd);
-        ck_assert_ptr_null(strstr(text_get(&msd.process.errors), "HTTP"));
-        daemon_stop(&msd);
+        daemon_start(&front.msd, "--load-time", "0", NULL);
+        daemon_wait_ready(&front.msd);
+        ck_assert_ptr_null(strstr(text_get(&front.msd.process.errors), "HTTP"));
+        daemon_stop(&front.msd);
 }
 END_TEST
 
@@ -451,15 +446,15 @@ START_TEST(replaced_while_loading) {
         struct peer peer;
 
         manager_init(&manager);
-        manager.http_fd = listen_unix(address + strlen("unix:"));
+        manager.http_fd = listen_unix(front_path(front.address));
         manager_start(&manager, &process, OPTIONS("--load-time", "1h"));
-        peer_connect(&msd.control, manager.socket);
+        peer_connect(&front.msd.control, manager.socket);
         peer_connect(&peer, manager.socket);
         peer_send(&peer, "REQUEST 1\n");
-        http_connect(&waiting, address);
+        http_connect(&waiting, front.address);
         http_post(&waiting, "/v1/chat/completions", BODY);
-        wait_status(peer_status_is_waiting, 2, "they wait");
-        peer_close(&msd.control);
+        front_wait(&front, peer_status_is_waiting, 2, "they wait");
+        peer_close(&front.msd.control);
         process_signal(&process, SIGUSR2);
         http_expect_error(&waiting, 503, "shutting-down", NULL);
         ck_assert_str_eq(http_field(&waiting, "Connection"), "close");
@@ -467,7 +462,7 @@ START_TEST(replaced_while_loading) {
         http_close(&waiting);
         ck_assert_int_eq(process_wait(&process), 0);
         process_free(&process);
-        http_connect(&next, address);
+        http_connect(&next, front.address);
         http_post(&next, "/v1/chat/completions", BODY);
 
         manager_start(&manager, &process, OPTIONS("--load-time", "300ms", "--inference-time", "0"));
@@ -489,17 +484,17 @@ START_TEST(replaced_when_ready) {
         struct manager manager;
 
         manager_init(&manager);
-        manager.http_fd = listen_unix(address + strlen("unix:"));
+        manager.http_fd = listen_unix(front_path(front.address));
         manager_start(&manager, &process, OPTIONS("--load-time", "0", "--inference-time", "2s"));
         manager_wait(&manager, "READY=1");
-        peer_connect(&msd.control, manager.socket);
-        http_connect(&balancer, address);
+        peer_connect(&front.msd.control, manager.socket);
+        http_connect(&balancer, front.address);
         http_ask(&balancer, "GET", "/-/ready");
         http_expect(&balancer, 200, "ready\n");
-        http_connect(&running, address);
+        http_connect(&running, front.address);
         http_post(&running, "/v1/chat/completions", BODY);
-        wait_status(peer_status_is_processing, 1, "it is in flight");
-        peer_close(&msd.control);
+        front_wait(&front, peer_status_is_processing, 1, "it is in flight");
+        peer_close(&front.msd.control);
         process_signal(&process, SIGUSR2);
         do {
                 if (balancer.ended)
@@ -512,7 +507,7 @@ START_TEST(replaced_when_ready) {
         ck_assert_uint_eq(balancer.status, 503);
         ck_assert_ptr_nonnull(http_field(&balancer, "Retry-After"));
         http_close(&balancer);
-        http_connect(&next, address);
+        http_connect(&next, front.address);
         http_post(&next, "/v1/chat/completions", BODY);
         http_expect(&running, 200, NULL);
         http_close(&running);
@@ -538,23 +533,23 @@ START_TEST(killed) {
         struct peer peer;
 
         manager_init(&manager);
-        manager.http_fd = listen_unix(address + strlen("unix:"));
+        manager.http_fd = listen_unix(front_path(front.address));
         manager_start(&manager, &process, OPTIONS("--load-time", "1h"));
-        peer_connect(&msd.control, manager.socket);
+        peer_connect(&front.msd.control, manager.socket);
         peer_connect(&peer, manager.socket);
         peer_send(&peer, "REQUEST 1\n");
-        http_connect(&waiting, address);
+        http_connect(&waiting, front.address);
         http_post(&waiting, "/v1/chat/completions", BODY);
-        wait_status(peer_status_is_waiting, 2, "they wait");
+        front_wait(&front, peer_status_is_waiting, 2, "they wait");
         peer_status(&peer, &status);
         process_signal(&process, SIGKILL);
         (void)process_wait(&process);
         process_free(&process);
         http_expect_end(&waiting);
         http_close(&waiting);
-        peer_close(&msd.control);
+        peer_close(&front.msd.control);
         manager_start(&manager, &process, OPTIONS("--load-time", "300ms", "--inference-time", "0"));
-        http_connect(&next, address);
+        http_connect(&next, front.address);
         http_post(&next, "/v1/chat/completions", BODY);
         http_expect(&next, 200, NULL);
         http_close(&next);

@@ -11,34 +11,29 @@
 
 #include "common/util.h"
 #include "tests/support/clock.h"
-#include "tests/support/daemon.h"
-#include "tests/support/http.h"
+#include "tests/support/front.h"
 #include "tests/support/raw.h"
 
 #define MAX_PROMPT 100000
 
-static struct daemon msd;
+static struct front front;
 static struct raw raw;
 static struct http http;
-static char directory[SUITE_PATH_MAX], address[SUITE_PATH_MAX + 32], url[SUITE_PATH_MAX + 32];
 
 static void setup(void) {
-        suite_directory(directory);
-        snprintf(address, sizeof(address), "unix:%s/http.sock", directory);
-        snprintf(url, sizeof(url), "unix:%s/up.sock", directory);
-        raw_listen(&raw, url + strlen("unix:"));
-        daemon_start(&msd, "--http", address, "--upstream", url, "--model", "raw", "--max-prompt", "100000", "--threads", "2",
-                     NULL);
-        raw_wait_ready(&raw, &msd.process);
-        daemon_wait_ready(&msd);
-        http_connect(&http, address);
+        front_init(&front);
+        raw_listen(&raw, front_path(front.upstream));
+        front_start(&front, OPTIONS("--upstream", front.upstream, "--model", "raw", "--max-prompt", "100000", "--threads", "2"));
+        raw_wait_ready(&raw, &front.msd.process);
+        daemon_wait_ready(&front.msd);
+        http_connect(&http, front.address);
 }
 
 static void teardown(void) {
         http_close(&http);
-        daemon_stop(&msd);
+        daemon_stop(&front.msd);
         raw_close(&raw);
-        suite_remove(directory);
+        front_deinit(&front);
 }
 
 /* The next request that msd sends has this method, target and body. */
@@ -423,13 +418,13 @@ START_TEST(byte_by_byte) {
 
         for (size_t i = 0; i + 1 < sizeof(bytes); i++) {
                 http_send_bytes(&http, bytes + i, 1);
-                peer_status(&msd.control, &status);
+                peer_status(&front.msd.control, &status);
                 ck_assert_uint_eq(status.waiting + status.cancelled + status.failed, 0);
         }
         pass("POST", "/slow", "hello");
         for (size_t i = 0; i + 1 < sizeof(more); i++) {
                 http_send_bytes(&http, more + i, 1);
-                peer_status(&msd.control, &status);
+                peer_status(&front.msd.control, &status);
         }
         pass("POST", "/slower", "hello world");
 }
@@ -471,13 +466,13 @@ START_TEST(body_sizes) {
         http_expect_error(&http, 413, "too-large", NULL);
         expect_nothing_more();
         http_close(&http);
-        http_connect(&http, address);
+        http_connect(&http, front.address);
         http_send(&http, POST "Transfer-Encoding: chunked\r\n\r\n%x\r\n", MAX_PROMPT + 1);
         (void)http_offer(&http, body, MAX_PROMPT + 1);
         (void)http_offer(&http, "\r\n0\r\n\r\n", 7);
         http_expect_error(&http, 413, "too-large", NULL);
         expect_nothing_more();
-        peer_status(&msd.control, &status);
+        peer_status(&front.msd.control, &status);
         ck_assert_uint_eq(status.completed, 4);
         ck_assert_uint_eq(status.processing + status.waiting, 0);
 }

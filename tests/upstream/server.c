@@ -381,8 +381,8 @@ int main(int argc, char **argv) {
                 _exit(127);
         }
         /* Not select(), which ends at 1,024 descriptors. */
-        daemon = MHD_start_daemon(MHD_USE_THREAD_PER_CONNECTION | MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL, 0, NULL, NULL, handle,
-                                  NULL, MHD_OPTION_LISTEN_SOCKET, listen_at(), MHD_OPTION_NOTIFY_COMPLETED, completed,
+        daemon = MHD_start_daemon(MHD_USE_THREAD_PER_CONNECTION | MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL, 0, NULL,
+                                  NULL, handle, NULL, MHD_OPTION_LISTEN_SOCKET, listen_at(), MHD_OPTION_NOTIFY_COMPLETED, completed,
                                   NULL, MHD_OPTION_CONNECTION_LIMIT, 4096U, MHD_OPTION_END);
         if (!daemon)
                 return 1;
