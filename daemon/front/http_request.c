@@ -42,6 +42,8 @@ static size_t output_left(const struct http_request *request) {
 
 /* What cannot be kept cuts the answer. */
 static void output_add(struct http_request *request, const char *data, size_t len) {
+        if (len == 0)
+                return;
         if (request->output_start > 0 && request->output_size - request->output_end < len) {
                 memmove(request->output, request->output + request->output_start, output_left(request));
                 request->output_end -= request->output_start;

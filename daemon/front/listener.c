@@ -129,9 +129,14 @@ static int split_address(const char *address, char host[static NI_MAXHOST], cons
                 return -EINVAL;
         *port = colon + 1;
         if (len >= 2 && address[0] == '[' && address[len - 1] == ']') {
-                address++;
+                struct in6_addr in6;
+
                 len -= 2;
-        } else if (memchr(address, ':', len))
+                memcpy(host, address + 1, len);
+                host[len] = '\0';
+                return inet_pton(AF_INET6, host, &in6) == 1 ? 0 : -EINVAL;
+        }
+        if (memchr(address, ':', len))
                 return -EINVAL;
         memcpy(host, address, len);
         host[len] = '\0';
