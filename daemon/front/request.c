@@ -602,25 +602,25 @@ void request_owner_init(struct request_owner *owner, const struct request_ops *o
 }
 
 void request_owner_deinit(struct request_queue *queue, struct request_owner *owner) {
-        uint64_t waiting = 0, observing = 0;
+        uint64_t waiting = 0, processing = 0, observing = 0;
 
         while (!list_is_empty(&owner->requests)) {
                 struct request *request = container_of(owner->requests.next, struct request, owner_link);
 
                 if (request->inference.id_len == 0)
                         observing++;
-                else {
-                        counter_add(&queue->counters->cancelled, 1);
-                        if (request->inference.started) {
-                                model_cancel(queue->session, &request->inference);
-                                leave_processing(queue, request);
-                        } else
-                                waiting++;
-                }
+                else if (request->inference.started) {
+                        model_cancel(queue->session, &request->inference);
+                        leave_processing(queue, request);
+                        processing++;
+                } else
+                        waiting++;
                 request_end(queue, request);
         }
         atomic_fetch_sub_explicit(&queue->limits->waiting, observing, memory_order_relaxed);
         leave_waiting(queue, waiting);
+        /* Last: who sees it counted here does not see it elsewhere any more. */
+        counter_add(&queue->counters->cancelled, (int64_t)(waiting + processing));
         set_timeout(queue);
         check_idle(queue);
 }
