@@ -4,10 +4,11 @@ set -uo pipefail
 
 msd=$(realpath "${MSD:-build/msd}") server=$(realpath "${BUILD:-build}/tests/upstream/server")
 checks=0 failures=0 pid=
-directory=$(mktemp -d /tmp/msd-curl-XXXXXX)
-socket=$directory/http.sock
 
 command -v curl >/dev/null || { echo 'SKIP: curl: it is not installed'; exit 0; }
+
+directory=$(mktemp -d /tmp/msd-curl-XXXXXX)
+socket=$directory/http.sock
 
 end() {
     [ -z "$pid" ] || kill -KILL "$pid" 2>/dev/null
