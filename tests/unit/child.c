@@ -143,14 +143,12 @@ START_TEST(child_stopped) {
 END_TEST
 
 START_TEST(child_active) {
-        uint64_t before;
-
         ck_assert_uint_eq(child_activity(&child), 0);
-        start("echo; head -c 1000000 /dev/zero >/dev/null; echo; sleep 4711");
-        before = child_activity(&child);
-        lines_awaited = 2;
+        start("head -c 1000000 /dev/zero >/dev/null; echo; sleep 4711");
+        lines_awaited = 1;
         ck_assert_int_eq(reactor_run(&reactor), 0);
-        ck_assert_uint_gt(child_activity(&child), before);
+        /* What it has read counts, also that of a process of its own that has ended. */
+        ck_assert_uint_ge(child_activity(&child), 1000000);
 }
 END_TEST
 
