@@ -388,8 +388,9 @@ void request_pause(struct request_queue *queue, struct request *request, bool pa
  * whose load failed hears why, also where the daemon ends because of it. Returns how many it was settled for.
  */
 static uint64_t settle_waiting(struct request_queue *queue, uint64_t max) {
-        enum gate_state state = gate_state(&queue->generation->gate);
+        /* The stop first: what failed before it is seen then. */
         bool stopping = gate_state(queue->stop) != GATE_PENDING;
+        enum gate_state state = gate_state(&queue->generation->gate);
         uint64_t n = 0;
 
         if (state == GATE_PENDING && !stopping)
@@ -411,6 +412,7 @@ static uint64_t settle_waiting(struct request_queue *queue, uint64_t max) {
 
 /* What becomes of one that observes, now; `begun`: a generation has just begun. True: it was settled. */
 static bool settle_observer(struct request_queue *queue, struct request *request, bool begun) {
+        bool stopping = gate_state(queue->stop) != GATE_PENDING;
         enum gate_state state = gate_state(&queue->generation->gate);
         struct request_owner *owner = request->owner;
 
@@ -420,7 +422,7 @@ static bool settle_observer(struct request_queue *queue, struct request *request
                 owner->ops->answered(owner, request, answer, strlen(answer));
         } else if (request->inference.handle == REQUEST_WAIT && state == GATE_FAILED)
                 owner->ops->failed(owner, request, PROTOCOL_LOAD_FAILED, queue->generation->gate.reason);
-        else if (gate_state(queue->stop) != GATE_PENDING || is_left_behind(queue, request))
+        else if (stopping || is_left_behind(queue, request))
                 owner->ops->failed(owner, request, PROTOCOL_SHUTTING_DOWN, PROTOCOL_SHUTTING_DOWN_MESSAGE);
         else if (request->inference.handle == REQUEST_WAIT && state == GATE_OPEN)
                 owner->ops->answered(owner, request, PROTOCOL_READY, strlen(PROTOCOL_READY));
@@ -579,6 +581,11 @@ void request_queue_set_arrival(struct request_queue *queue, uint64_t arrived) {
 void request_queue_abandon(struct request_queue *queue) {
         uint64_t n = 0;
 
+        /* Whose load failed hears that, here too. */
+        if (!queue->leaving) {
+                leave_waiting(queue, settle_waiting(queue, UINT64_MAX));
+                settle_observers(queue, false);
+        }
         for (struct list *i = queue->waiting.next, *next; i != &queue->waiting; i = next) {
                 next = i->next;
                 if (queue->leaving && request_of(i)->inference.parked)

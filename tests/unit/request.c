@@ -255,6 +255,28 @@ START_TEST(abandoned) {
 }
 END_TEST
 
+/* Before any turn in which the gate and the stop were heard of: each is told what is so, and who observes is told too. */
+START_TEST(abandoned_at_once) {
+        open_queue(0, 10, 0);
+        come("1");
+        ck_assert_int_eq(request_observe(&queue, &owner, REQUEST_WAIT), 0);
+        ck_assert_int_eq(gate_fail(&generations[0]->gate, "no file"), 0);
+        ck_assert_int_eq(gate_open(&stop), 0);
+        request_queue_abandon(&queue);
+        ck_assert_str_eq(heard, "1 load-failed no file\n load-failed no file\n");
+        close_queue();
+
+        heard[0] = '\0';
+        open_queue(0, 10, 0);
+        come("1");
+        ck_assert_int_eq(request_observe(&queue, &owner, REQUEST_WAIT), 0);
+        ck_assert_int_eq(gate_open(&stop), 0);
+        request_queue_abandon(&queue);
+        ck_assert_str_eq(heard, "1 shutting-down Server is shutting down\n shutting-down Server is shutting down\n");
+        close_queue();
+}
+END_TEST
+
 START_TEST(limit_of_waiting) {
         open_queue(0, 2, 0);
         come("a");
@@ -397,6 +419,7 @@ static Suite *request_suite(void) {
         tcase_add_test(tcase, load_fails_and_stops);
         tcase_add_test(tcase, stops);
         tcase_add_test(tcase, abandoned);
+        tcase_add_test(tcase, abandoned_at_once);
         tcase_add_test(tcase, limit_of_waiting);
         tcase_add_test(tcase, limit_of_prompts);
         tcase_add_test(tcase, times_out);
