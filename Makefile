@@ -1,6 +1,7 @@
 # make            build/msd and build/mscli
 # make demo       five requests while the model loads, and how long it took
 # make check      every test that this machine allows
+# make check-model  every state of a model of the gate
 # make bench      the tables of README.md
 # make install    honours DESTDIR, PREFIX, UNITDIR, SYSUSERSDIR, MANDIR
 
@@ -132,8 +133,8 @@ $(BUILD)/tests/systemd/crowd: %: %.o $(call objects,common/address.c)
 # Programs that people have, as clients.
 CLIENT_TESTS := $(wildcard tests/clients/*.sh)
 
-# The sources that make no sense alone: man pages without a warning, the arrows between the rooms.
-SCRIPT_TESTS := tests/arrows.sh tests/manpages.sh tests/install.sh tests/units.sh
+# The sources that make no sense alone: man pages without a warning, the arrows between the rooms, the model of the gate.
+SCRIPT_TESTS := tests/arrows.sh tests/manpages.sh tests/install.sh tests/units.sh tests/model/check.sh
 
 .PHONY: check check-built check-asan check-tsan
 check:
@@ -153,6 +154,11 @@ check-tsan:
 	@tests/support/packages.sh sanitize
 	@$(MAKE) --no-print-directory -s -j"$$(nproc)" BUILD=build/tsan OPTIMIZE='-O1 -g' \
 		SANITIZE='-fsanitize=thread' check-built
+
+.PHONY: check-model
+check-model:
+	@tests/support/packages.sh model
+	@BUILD=$(BUILD) tests/model/check.sh full
 
 .PHONY: demo
 demo:

@@ -4,17 +4,19 @@
 set -eu
 
 build=(gcc libc6-dev make pkg-config libsystemd-dev libjansson-dev libcurl4-openssl-dev libmicrohttpd-dev)
-check=(check scdoc man-db groff-base systemd curl haproxy nginx-light)
+model=(spin)
+check=(check scdoc man-db groff-base systemd curl haproxy nginx-light "${model[@]}")
 sanitize=()
 bench=(python3-minimal haproxy nginx-light)
 
 case ${1-} in
 demo | build) wanted=("${build[@]}") ;;
 check) wanted=("${build[@]}" "${check[@]}") ;;
+model) wanted=("${build[@]}" "${model[@]}") ;;
 sanitize) wanted=("${build[@]}" "${check[@]}" "${sanitize[@]}") ;;
 bench) wanted=("${build[@]}" "${bench[@]}") ;;
 *)
-    echo "usage: packages.sh build|demo|check|bench" >&2
+    echo "usage: packages.sh build|demo|check|model|bench" >&2
     exit 2
     ;;
 esac
