@@ -1,7 +1,7 @@
 # make            build/msd and build/mscli
 # make demo       five requests while the model loads, and how long it took
 # make check      every test that this machine allows
-# make check-model  every state of a model of the gate
+# make check-model  every state of a model of the gate, and a million rounds of it with real threads
 # make bench      the tables of README.md
 # make install    honours DESTDIR, PREFIX, UNITDIR, SYSUSERSDIR, MANDIR
 
@@ -24,6 +24,8 @@ PKG_CONFIG ?= pkg-config
 OPTIMIZE ?= -O2 -g
 # Set by check-asan and check-tsan.
 SANITIZE ?=
+# Of check-model.
+ROUNDS ?= 1000000
 
 WARNINGS := -Wall -Wextra
 WARNINGS += -Wconversion # a length that is cut is a hole
@@ -121,6 +123,11 @@ $(SYSTEM_TESTS): $(BUILD)/tests/system/%: $(BUILD)/tests/system/%.o \
 $(BUILD)/tests/upstream/server: %: %.o $(call objects,common/number.c)
 	$(CC) $(LDFLAGS) -o $@ $^ $(shell $(PKG_CONFIG) --libs libmicrohttpd jansson libsystemd)
 
+# The gate with real threads; its own epoll_wait() counts how often they wake up.
+$(BUILD)/tests/model/rounds: %: %.o $(addprefix $(BUILD)/,$(addsuffix .o,$(filter-out daemon/model/sim daemon/model/openai,\
+		$(UNIT_request)) daemon/loop/mailbox))
+	$(CC) $(LDFLAGS) -Wl,--wrap=epoll_wait -o $@ $^ $(LIBS)
+
 # Under a systemd of their own, where one can be had.
 SYSTEMD_TESTS := $(filter-out tests/systemd/inside.sh,$(wildcard tests/systemd/*.sh))
 
@@ -141,9 +148,11 @@ check:
 	@tests/support/packages.sh check
 	@$(MAKE) --no-print-directory -s -j"$$(nproc)" check-built
 
-check-built: all $(UNIT_TESTS) $(SYSTEM_TESTS) $(BUILD)/tests/systemd/crowd $(BUILD)/tests/upstream/server
+check-built: all $(UNIT_TESTS) $(SYSTEM_TESTS) $(BUILD)/tests/systemd/crowd $(BUILD)/tests/upstream/server \
+		$(BUILD)/tests/model/rounds
 	@MSD=$(BUILD)/msd MSCLI=$(BUILD)/mscli BUILD=$(BUILD) tests/support/run-tests.sh $(BUILD)/logs \
-		$(SYSTEM_TESTS) $(CLIENT_TESTS) $(SYSTEMD_TESTS) $(BALANCER_TESTS) $(UNIT_TESTS) $(SCRIPT_TESTS)
+		$(SYSTEM_TESTS) $(CLIENT_TESTS) $(SYSTEMD_TESTS) $(BALANCER_TESTS) $(UNIT_TESTS) $(BUILD)/tests/model/rounds \
+		$(SCRIPT_TESTS)
 
 check-asan:
 	@tests/support/packages.sh sanitize
@@ -159,6 +168,9 @@ check-tsan:
 check-model:
 	@tests/support/packages.sh model
 	@BUILD=$(BUILD) tests/model/check.sh full
+	@$(MAKE) --no-print-directory -s BUILD=build/tsan OPTIMIZE='-O1 -g' SANITIZE='-fsanitize=thread' \
+		build/tsan/tests/model/rounds
+	@build/tsan/tests/model/rounds $(ROUNDS)
 
 .PHONY: demo
 demo:
