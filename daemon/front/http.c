@@ -381,16 +381,17 @@ static void on_connection(void *user, struct MHD_Connection *connection, void **
         struct http_client *client = *clientp;
 
         if (what == MHD_CONNECTION_NOTIFY_STARTED) {
-                const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
-                const union MHD_ConnectionInfo *address = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+                /* What is asked first need not outlive what is asked next. */
+                const int fd = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+                const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
 
                 client = calloc(1, sizeof(*client));
                 if (client) {
                         client->http = http;
-                        client->is_unix = address->client_addr->sa_family == AF_UNIX;
+                        client->is_unix = info->client_addr->sa_family == AF_UNIX;
                         client->watch = (struct watch)WATCH_NULL;
                         /* Also while libmicrohttpd looks away. */
-                        (void)reactor_watch(http->reactor, &client->watch, info->connect_fd, EPOLLRDHUP | EPOLLET, client_hung_up);
+                        (void)reactor_watch(http->reactor, &client->watch, fd, EPOLLRDHUP | EPOLLET, client_hung_up);
                 }
                 *clientp = client;
                 counter_add(&http->queue->counters->connections, 1);
