@@ -105,7 +105,7 @@ UNIT_listener := daemon/front/listener daemon/log daemon/loop/reactor daemon/loo
 UNIT_loader := daemon/loader daemon/model/sim daemon/model/openai daemon/loop/reactor daemon/loop/timer common/number
 UNIT_log := daemon/log
 UNIT_child := daemon/model/child daemon/loop/reactor daemon/loop/timer
-UNIT_upstream := daemon/model/upstream daemon/model/fetch daemon/model/child daemon/loop/reactor daemon/loop/timer \
+UNIT_upstream := daemon/model/upstream daemon/model/upstream_session daemon/model/completion daemon/model/fetch daemon/model/child daemon/loop/reactor daemon/loop/timer \
 	common/number
 
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/*.c))

@@ -1,10 +1,8 @@
 #include "daemon/model/upstream.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <jansson.h>
 #include <regex.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,19 +12,12 @@
 #include "common/number.h"
 #include "common/util.h"
 #include "daemon/model/child.h"
+#include "daemon/model/completion.h"
 #include "daemon/model/fetch.h"
+#include "daemon/model/upstream_session.h"
 
 #define PROBE_PAUSE (50 * NSEC_PER_MSEC)
 #define PROBE_TIMEOUT (5 * NSEC_PER_SEC)
-
-/* An answer, or a line of a stream, that is longer is none. */
-#define ANSWER_MAX (64u << 20)
-
-struct text {
-        char *data;
-        size_t len;
-        size_t size;
-};
 
 enum state {
         IDLE,
@@ -58,106 +49,9 @@ struct upstream {
         uint64_t activity;
 };
 
-struct upstream_session {
-        struct model_session session;
-        struct inference_events *events;
-        struct fetcher fetcher;
-        json_t *options;
-        struct list runs;
-        const char *completion_path;
-        uint64_t max_tokens;
-};
-
-/* One inference that is with the upstream. */
-struct run {
-        struct list link;
-        struct fetch fetch;
-        struct upstream_session *session;
-        struct inference *inference;
-        char *body;
-        struct text answer;     /* or, of a stream, the line that is not whole yet; of an exchange, the head */
-        char *error;            /* what a stream said instead of a part */
-        size_t field_count;     /* of an exchange: in `answer`, names and values, each with its NUL */
-        uint64_t length;        /* that it will have, or ANSWER_LENGTH_UNKNOWN */
-        bool chunked;
-        bool delivered;
-        bool ended;             /* the stream said so */
-        bool unavailable;       /* the answer is a 503, which nobody has to see */
-        const char *refused;    /* why it cannot be passed on */
-};
-
 static struct upstream *upstream_of(struct model *model) {
         return container_of(model, struct upstream, model);
 }
-
-static bool text_add(struct text *text, const char *data, size_t len) {
-        if (len > ANSWER_MAX - text->len)
-                return false;
-        if (text->size - text->len < len + 1) {
-                size_t size = MAX(text->size * 2, text->len + len + 1);
-                char *grown = realloc(text->data, size);
-
-                if (!grown)
-                        return false;
-                text->data = grown;
-                text->size = size;
-        }
-        memcpy(text->data + text->len, data, len);
-        text->len += len;
-        text->data[text->len] = '\0';
-        return true;
-}
-
-static void text_free(struct text *text) {
-        free(text->data);
-        *text = (struct text){ 0 };
-}
-
-/* What an answer that is no completion says, for the caller to free(). */
-static char *error_of(const json_t *json, long status) {
-        const json_t *error = json_object_get(json, "error");
-        const char *message = json_string_value(json_object_get(error, "message"));
-        char *text;
-
-        if (!message)
-                message = json_string_value(error);
-        if (!message)
-                message = json_string_value(json_object_get(json, "message"));
-        if (message)
-                return strdup(message);
-        return asprintf(&text, "The model server answered HTTP %ld", status) < 0 ? NULL : text;
-}
-
-/* The text of a completion, or NULL. */
-static json_t *completion_of(const json_t *json) {
-        const json_t *choice = json_array_get(json_object_get(json, "choices"), 0);
-        json_t *text = json_object_get(choice, "text");
-
-        if (!json_is_string(text))
-                text = json_object_get(json_object_get(choice, "message"), "content");
-        return json_is_string(text) ? text : NULL;
-}
-
-/* The body of a completion request, for the caller to free(). NULL: out of memory, or the prompt is no UTF-8. */
-static char *make_body(const json_t *options, const char *name, const char *prompt, size_t len, uint64_t max_tokens,
-                       bool stream) {
-        json_t *body = options ? json_copy((json_t *)options) : json_object();
-        char *text = NULL;
-
-        if (!body)
-                return NULL;
-        if (name && !json_object_get(body, "model"))
-                json_object_set_new(body, "model", json_string(name));
-        if (max_tokens > 0)
-                json_object_set_new(body, "max_tokens", json_integer((json_int_t)MIN(max_tokens, (uint64_t)INT64_MAX)));
-        if (json_object_set_new(body, "prompt", json_stringn(prompt, len)) == 0 &&
-            json_object_set_new(body, "stream", json_boolean(stream)) == 0)
-                text = json_dumps(body, JSON_COMPACT);
-        json_decref(body);
-        return text;
-}
-
-/* Loading, in the main thread. */
 
 static void cancel_probe(struct upstream *upstream) {
         fetch_cancel(&upstream->probe);
@@ -249,7 +143,7 @@ static void probed(struct fetch *fetch, long status, const char *error) {
                         probe_after(upstream, PROBE_PAUSE);
                 break;
         case WARMING:
-                if (status == 200 && completion_of(json))
+                if (status == 200 && completion_text(json))
                         become_named(upstream);
                 else
                         probe_after(upstream, PROBE_PAUSE);
@@ -289,7 +183,7 @@ static void probe_due(struct timer *timer) {
                 request.path = upstream->options.completion_path;
                 /* The first answer may take as long as the load may. */
                 request.timeout = 0;
-                upstream->warmup = make_body(NULL, upstream->options.model, upstream->options.warmup,
+                upstream->warmup = completion_body(NULL, upstream->options.model, upstream->options.warmup,
                                              strlen(upstream->options.warmup), 1, false);
                 request.body = upstream->warmup;
                 request.body_len = upstream->warmup ? strlen(upstream->warmup) : 0;
@@ -462,357 +356,18 @@ static void upstream_free(struct model *model) {
         free(upstream);
 }
 
-/* Inference, in the workers' threads. */
-
-static struct upstream_session *session_of(struct model_session *session) {
-        return container_of(session, struct upstream_session, session);
-}
-
-static struct run *run_of(const struct inference *inference) {
-        return (struct run *)(uintptr_t)inference->handle;
-}
-
-static void run_free(struct run *run) {
-        list_remove(&run->link);
-        fetch_cancel(&run->fetch);
-        text_free(&run->answer);
-        free(run->body);
-        free(run->error);
-        free(run);
-}
-
-/* One event of a stream: what stands behind "data:". */
-static void take_event(struct run *run, const char *data, size_t len) {
-        struct inference_events *events = run->session->events;
-        const json_t *text;
-        json_t *json;
-
-        while (len > 0 && *data == ' ') {
-                data++;
-                len--;
-        }
-        if (len == 6 && memcmp(data, "[DONE]", 6) == 0) {
-                run->ended = true;
-                return;
-        }
-        json = json_loadb(data, len, 0, NULL);
-        text = completion_of(json);
-        if (text) {
-                if (json_string_length(text) > 0) {
-                        run->delivered = true;
-                        events->part(events, run->inference, json_string_value(text), json_string_length(text));
-                }
-        } else if (!run->error && (!json || json_object_get(json, "error")))
-                run->error = json ? error_of(json, 200) : strdup("The model server sent an event that is no JSON");
-        json_decref(json);
-}
-
-static void take_lines(struct run *run) {
-        struct text *text = &run->answer;
-        size_t start = 0;
-        char *end;
-
-        while ((end = memchr(text->data + start, '\n', text->len - start))) {
-                const char *line = text->data + start;
-                size_t len = (size_t)(end - line);
-
-                start += len + 1;
-                if (len > 0 && line[len - 1] == '\r')
-                        len--;
-                if (len >= 5 && memcmp(line, "data:", 5) == 0 && !run->ended)
-                        take_event(run, line + 5, len - 5);
-        }
-        text->len -= start;
-        memmove(text->data, text->data + start, text->len);
-}
-
-static bool run_data(struct fetch *fetch, const char *data, size_t len) {
-        struct run *run = container_of(fetch, struct run, fetch);
-
-        if (!text_add(&run->answer, data, len))
-                return false;
-        if (run->inference->stream && fetch_status(fetch) == 200)
-                take_lines(run);
-        return true;
-}
-
-/* An exchange: what comes is handed on as it comes. */
-
-/* The longest head of an answer. */
-#define HEAD_MAX 16384
-
-/* The head has come; HTTP says what is the connection's alone, and what is made anew: RFC 9110, 7.6.1. */
-static void take_head(struct run *run, unsigned status) {
-        struct inference_events *events = run->session->events;
-        struct answer_head head = { .status = status, .length = run->chunked ? ANSWER_LENGTH_UNKNOWN : run->length };
-        struct answer_field *fields = calloc(run->field_count + 1, sizeof(*fields));
-        const char *at = run->answer.data;
-
-        if (!fields) {
-                run->refused = strerror(ENOMEM);
-                return;
-        }
-        for (size_t i = 0; i < run->field_count; i++) {
-                fields[i].name = at;
-                at += strlen(at) + 1;
-                fields[i].value = at;
-                at += strlen(at) + 1;
-        }
-        head.fields = fields;
-        head.field_count = run->field_count;
-        run->delivered = true;
-        events->head(events, run->inference, &head);
-        free(fields);
-        text_free(&run->answer);
-}
-
-/* Returns whether there is room for it, and it is not at odds with another. */
-static bool take_field(struct run *run, const char *line, size_t len) {
-        const char *colon = memchr(line, ':', len), *value;
-        size_t name_len, value_len;
-
-        /* libcurl has refused what has none, but for a line that goes on with the one before, which nobody sends any more. */
-        if (!colon || colon == line || memchr(line, '\0', len))
-                return true;
-        value = colon + 1;
-        value_len = len - (size_t)(value - line);
-        while (value_len > 0 && (*value == ' ' || *value == '\t')) {
-                value++;
-                value_len--;
-        }
-        while (value_len > 0 && (value[value_len - 1] == ' ' || value[value_len - 1] == '\t'))
-                value_len--;
-        for (size_t i = 0; i < value_len; i++)
-                if (((unsigned char)value[i] < 0x20 && value[i] != '\t') || value[i] == 0x7f)
-                        return false;
-        name_len = (size_t)(colon - line);
-        if (name_len == 14 && strncasecmp(line, "Content-Length", 14) == 0) {
-                uint64_t length;
-
-                if (number_parse(value, value_len, INT64_MAX, &length) != 0 ||
-                    (run->length != ANSWER_LENGTH_UNKNOWN && run->length != length))
-                        return false;
-                run->length = length;
-        }
-        run->chunked |= name_len == 17 && strncasecmp(line, "Transfer-Encoding", 17) == 0;
-        run->field_count++;
-        return run->answer.len + len + 2 <= HEAD_MAX && text_add(&run->answer, line, name_len) &&
-               text_add(&run->answer, "", 1) && text_add(&run->answer, value, value_len) && text_add(&run->answer, "", 1);
-}
-
-static bool exchange_line(struct fetch *fetch, const char *line, size_t len) {
-        struct run *run = container_of(fetch, struct run, fetch);
-        long status;
-
-        /* Fields behind the body may be left out: RFC 9110, 6.5.1. */
-        if (run->delivered)
-                return true;
-        /* A new head: the one before was that of an interim answer. */
-        if (len >= 5 && memcmp(line, "HTTP/", 5) == 0) {
-                text_free(&run->answer);
-                run->field_count = 0;
-                run->length = ANSWER_LENGTH_UNKNOWN;
-                run->chunked = false;
-                return true;
-        }
-        if (len > 0) {
-                if (!take_field(run, line, len))
-                        run->refused = "The head of the model server's answer is malformed, or too long";
-                return !run->refused;
-        }
-        status = fetch_status(fetch);
-        if (status < 200)
-                return true;
-        if (status == 503 && !run->inference->resent) {
-                run->unavailable = true;
-                return false;
-        }
-        take_head(run, (unsigned)status);
-        return !run->refused;
-}
-
-static bool exchange_data(struct fetch *fetch, const char *data, size_t len) {
-        struct run *run = container_of(fetch, struct run, fetch);
-        struct inference_events *events = run->session->events;
-
-        events->part(events, run->inference, data, len);
-        return true;
-}
-
-static void run_failed(struct run *run, const char *reason) {
-        struct inference_events *events = run->session->events;
-        struct inference *inference = run->inference;
-        char text[1024];
-
-        snprintf(text, sizeof(text), "%s", reason ? reason : strerror(ENOMEM));
-        run_free(run);
-        events->failed(events, inference, text);
-}
-
-/* The connection broke, or the upstream says that it cannot: perhaps it is lost, and the next one can. */
-static void run_lost(struct run *run, const char *reason) {
-        struct inference_events *events = run->session->events;
-        struct inference *inference = run->inference;
-        char text[1024];
-
-        if (run->delivered) {
-                snprintf(text, sizeof(text), "The answer was cut short: %s", reason);
-                run_failed(run, text);
-                return;
-        }
-        snprintf(text, sizeof(text), "%s", reason);
-        run_free(run);
-        events->lost(events, inference, text);
-}
-
-static void run_done(struct fetch *fetch, long status, const char *error) {
-        struct run *run = container_of(fetch, struct run, fetch);
-        struct inference_events *events = run->session->events;
-        struct inference *inference = run->inference;
-        const json_t *text;
-        json_t *json;
-
-        if (status == 0) {
-                if (run->refused)
-                        run_failed(run, run->refused);
-                else
-                        run_lost(run, run->unavailable ? "The model server answered HTTP 503" : error);
-                return;
-        }
-        if (inference->is_exchange) {
-                if (!run->delivered) {
-                        run_lost(run, "The model server's answer ended within its head");
-                        return;
-                }
-                run_free(run);
-                events->answered(events, inference, "", 0);
-                return;
-        }
-        if (status == 200 && inference->stream) {
-                if (run->error)
-                        run_failed(run, run->error);
-                else if (!run->ended)
-                        run_lost(run, "The stream ended without saying so");
-                else {
-                        run_free(run);
-                        events->answered(events, inference, "", 0);
-                }
-                return;
-        }
-        json = run->answer.data ? json_loadb(run->answer.data, run->answer.len, 0, NULL) : NULL;
-        text = status == 200 ? completion_of(json) : NULL;
-        if (text) {
-                /* The text is the JSON's, the inference the caller's. */
-                run_free(run);
-                events->answered(events, inference, json_string_value(text), json_string_length(text));
-        } else {
-                _cleanup_free_ char *reason = status == 200 ? strdup("The model server's answer is no completion") :
-                                                              error_of(json, status);
-
-                if (status == 503 && reason)
-                        run_lost(run, reason);
-                else
-                        run_failed(run, reason);
-        }
-        json_decref(json);
-}
-
-static int start_completion(struct run *run, const char *name) {
-        const struct inference *inference = run->inference;
-        struct fetch_request request = { .path = run->session->completion_path };
-
-        run->fetch.data = run_data;
-        run->body = make_body(run->session->options, name, inference_prompt(inference), inference->prompt_len,
-                              run->session->max_tokens, inference->stream);
-        /* The one string that JSON cannot hold, RFC 8259. */
-        if (!run->body)
-                return -EILSEQ;
-        request.body = run->body;
-        request.body_len = strlen(run->body);
-        return fetch_start(&run->fetch, &run->session->fetcher, &request);
-}
-
-static int start_exchange(struct run *run) {
-        struct inference_events *events = run->session->events;
-        const struct exchange *exchange = events->exchange(events, run->inference);
-        const struct fetch_request request = {
-                .method = exchange->method,
-                .path = exchange->target,
-                .body = exchange->body,
-                .body_len = exchange->body_len,
-                .fields = exchange->fields,
-                .field_count = exchange->field_count,
+static int session_new(struct model *model, struct reactor *reactor, struct inference_events *events,
+                       struct model_session **session) {
+        const struct upstream *upstream = upstream_of(model);
+        const struct upstream_session_options options = {
+                .target = &upstream->target,
+                .completion_path = upstream->options.completion_path,
+                .completion_options = upstream->options.completion_options,
+                .max_tokens = upstream->options.max_tokens,
+                .max_connections = upstream->options.max_connections,
         };
 
-        run->fetch.line = exchange_line;
-        run->fetch.data = exchange_data;
-        return fetch_start(&run->fetch, &run->session->fetcher, &request);
-}
-
-static int upstream_infer(struct model_session *model_session, const char *name, struct inference *inference) {
-        struct upstream_session *session = session_of(model_session);
-        struct run *run = calloc(1, sizeof(*run));
-        int r;
-
-        if (!run)
-                return -ENOMEM;
-        list_init(&run->link);
-        run->session = session;
-        run->inference = inference;
-        run->fetch.done = run_done;
-        r = inference->is_exchange ? start_exchange(run) : start_completion(run, name);
-        if (r < 0) {
-                run_free(run);
-                return r;
-        }
-        list_append(&session->runs, &run->link);
-        inference->handle = (uintptr_t)run;
-        return 0;
-}
-
-static void upstream_pause(struct model_session *session, struct inference *inference, bool paused) {
-        (void)session;
-        fetch_pause(&run_of(inference)->fetch, paused);
-}
-
-static void upstream_cancel(struct model_session *session, struct inference *inference) {
-        (void)session;
-        run_free(run_of(inference));
-}
-
-static void upstream_session_free(struct model_session *model_session) {
-        struct upstream_session *session = session_of(model_session);
-
-        while (!list_is_empty(&session->runs))
-                run_free(container_of(session->runs.next, struct run, link));
-        fetcher_deinit(&session->fetcher);
-        json_decref(session->options);
-        free(session);
-}
-
-static int upstream_session_new(struct model *model, struct reactor *reactor, struct inference_events *events,
-                                struct model_session **session) {
-        struct upstream *upstream = upstream_of(model);
-        struct upstream_session *new = calloc(1, sizeof(*new));
-        int r;
-
-        if (!new)
-                return -ENOMEM;
-        new->session.model = model;
-        new->events = events;
-        new->completion_path = upstream->options.completion_path;
-        new->max_tokens = upstream->options.max_tokens;
-        list_init(&new->runs);
-        r = fetcher_init(&new->fetcher, reactor, &upstream->target, upstream->options.max_connections);
-        if (r < 0) {
-                free(new);
-                return r;
-        }
-        /* Its own: reference counts are not for several threads. */
-        if (upstream->options.completion_options)
-                new->options = json_loads(upstream->options.completion_options, 0, NULL);
-        *session = &new->session;
-        return 0;
+        return upstream_session_new(&options, model, reactor, events, session);
 }
 
 static const struct model_ops upstream_ops = {
@@ -824,7 +379,7 @@ static const struct model_ops upstream_ops = {
         .unload = upstream_unload,
         .stop = upstream_stop,
         .suspect = upstream_suspect,
-        .session_new = upstream_session_new,
+        .session_new = session_new,
         .session_free = upstream_session_free,
         .infer = upstream_infer,
         .pause = upstream_pause,
