@@ -18,6 +18,8 @@
 #include "common/number.h"
 
 #define PATIENCE (10 * NSEC_PER_SEC)
+#define REST (20 * NSEC_PER_MSEC)
+#define CHILDREN_MAX 16
 
 static const char *program;
 static void (*clean)(void);
@@ -46,7 +48,8 @@ pid_t tool_start(const char *const *argv, int output) {
         if (pid == 0) {
                 int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
 
-                prctl(PR_SET_PDEATHSIG, SIGKILL);
+                /* Of those that have children SIGKILL would leave them behind. */
+                prctl(PR_SET_PDEATHSIG, SIGTERM);
                 if (getppid() != parent)
                         _exit(1);
                 dup2(output >= 0 ? output : null, STDOUT_FILENO);
@@ -59,10 +62,32 @@ pid_t tool_start(const char *const *argv, int output) {
         return pid;
 }
 
+/* Those that a process has started. Returns how many. */
+static unsigned find_children(pid_t pid, pid_t children[static CHILDREN_MAX]) {
+        char path[64];
+        unsigned n = 0;
+        FILE *file;
+
+        snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)pid, (int)pid);
+        file = fopen(path, "re");
+        while (file && n < CHILDREN_MAX && fscanf(file, "%d", &children[n]) == 1)
+                n++;
+        if (file)
+                fclose(file);
+        return n;
+}
+
 void tool_stop(pid_t *pid) {
+        pid_t children[CHILDREN_MAX];
+
         if (*pid > 0) {
+                unsigned n = find_children(*pid, children);
+
+                /* In this order, or it would start others in their place. */
                 kill(*pid, SIGKILL);
                 waitpid(*pid, NULL, 0);
+                for (unsigned i = 0; i < n; i++)
+                        kill(children[i], SIGKILL);
         }
         *pid = 0;
 }
@@ -100,22 +125,28 @@ int tool_dial_port(uint16_t port) {
 }
 
 double tool_cpu(pid_t pid) {
-        char path[64];
+        pid_t children[CHILDREN_MAX];
         clockid_t clock;
         struct timespec time;
         double cpu;
-        FILE *file;
-        int child;
 
         if (clock_getcpuclockid(pid, &clock) != 0 || clock_gettime(clock, &time) < 0)
                 tool_fail("clock_getcpuclockid");
         cpu = (double)time.tv_sec * 1e6 + (double)time.tv_nsec / 1e3;
-        snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)pid, (int)pid);
-        file = fopen(path, "re");
-        while (file && fscanf(file, "%d", &child) == 1)
-                cpu += tool_cpu(child);
-        if (file)
-                fclose(file);
+        for (unsigned i = 0, n = find_children(pid, children); i < n; i++)
+                cpu += tool_cpu(children[i]);
+        return cpu;
+}
+
+double tool_cpu_at_rest(pid_t pid) {
+        const struct timespec moment = { .tv_nsec = REST };
+        double cpu = tool_cpu(pid), before;
+
+        do {
+                before = cpu;
+                nanosleep(&moment, NULL);
+                cpu = tool_cpu(pid);
+        } while (cpu > before);
         return cpu;
 }
 

@@ -19,7 +19,7 @@ uint64_t tool_now(void);
 /* Starts a program, whose standard output goes to `output`, or nowhere (-1). */
 pid_t tool_start(const char *const *argv, int output);
 
-/* Kills it and forgets it; harmless for one that is none. */
+/* Kills it and those that it has started, and forgets it; harmless for one that is none. */
 void tool_stop(pid_t *pid);
 
 /* Connects to a Unix socket, or to a port of this machine, as soon as there is something to connect to. */
@@ -28,6 +28,9 @@ int tool_dial_port(uint16_t port);
 
 /* Microseconds of processor time of a process and of those that it has started. */
 double tool_cpu(pid_t pid);
+
+/* The same, once it has come to rest: what it clears up behind the last answer is part of its work. */
+double tool_cpu_at_rest(pid_t pid);
 
 /* Resident memory of a process, in bytes. */
 double tool_memory(pid_t pid);
