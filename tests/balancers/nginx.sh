@@ -12,6 +12,8 @@ check 'the addresses are those of the test' eval '! grep -v "^ *#" "$directory/e
 cat >"$directory/nginx.conf" <<CONF
 $([ "$(id -u)" != 0 ] || echo 'user root;')
 daemon off;
+# One process, which nobody leaves behind.
+master_process off;
 pid $directory/pid;
 error_log stderr;
 events { }
