@@ -2,6 +2,7 @@
 # make demo       five requests while the model loads, and how long it took
 # make check      every test that this machine allows
 # make check-model  every state of a model of the gate, and a million rounds of it with real threads
+# make fuzz       inputs that libFuzzer makes up, for every target or for those of TARGETS, FUZZ_SECONDS each
 # make bench      the tables of README.md
 # make install    honours DESTDIR, PREFIX, UNITDIR, SYSUSERSDIR, MANDIR
 
@@ -26,6 +27,8 @@ OPTIMIZE ?= -O2 -g
 SANITIZE ?=
 # Of check-model.
 ROUNDS ?= 1000000
+# Of fuzz.
+FUZZ_SECONDS ?= 60
 
 WARNINGS := -Wall -Wextra
 WARNINGS += -Wconversion # a length that is cut is a hole
@@ -54,6 +57,7 @@ CHECK_LIBS = $(shell $(PKG_CONFIG) --libs check)
 COMMON := $(wildcard common/*.c)
 DAEMON := $(wildcard daemon/*.c daemon/*/*.c)
 CLIENT := $(wildcard client/*.c)
+comma := ,
 objects = $(patsubst %.c,$(BUILD)/%.o,$(1))
 
 .PHONY: all
@@ -128,6 +132,30 @@ $(BUILD)/tests/model/rounds: %: %.o $(addprefix $(BUILD)/,$(addsuffix .o,$(filte
 		$(UNIT_request)) daemon/loop/mailbox))
 	$(CC) $(LDFLAGS) -Wl,--wrap=epoll_wait -o $@ $^ $(LIBS)
 
+# Fuzz targets, each with the sources it is for. In build/fuzz they are libFuzzer's (make fuzz), elsewhere plain programs
+# over their corpora.
+FUZZ_line := common/line
+FUZZ_protocol := common/protocol common/number
+FUZZ_number := common/number
+FUZZ_address := common/address daemon/model/fetch daemon/loop/reactor daemon/loop/timer
+FUZZ_daemon_options := daemon/options common/number
+FUZZ_client_options := client/options common/number common/protocol common/address
+FUZZ_openai := daemon/model/openai
+
+# Those that live in a world of their own: of time, and of what a process that was killed still does.
+FUZZ_WORLD := tests/fuzz/world common/protocol common/number common/line daemon/front/request daemon/front/parking daemon/status \
+	daemon/model/generation daemon/loop/reactor daemon/loop/timer daemon/loop/gate daemon/loop/pool
+FUZZ_connection := $(FUZZ_WORLD) daemon/front/connection daemon/front/parked
+FUZZ_LDFLAGS_connection := $(addprefix -Wl$(comma)--wrap=,timer_now send sendmsg shutdown pwrite ftruncate)
+
+FUZZ_MAIN ?= $(BUILD)/tests/fuzz/replay.o
+FUZZ_TARGETS := $(patsubst FUZZ_%,%,$(filter-out FUZZ_SECONDS FUZZ_MAIN FUZZ_WORLD FUZZ_LDFLAGS_%,$(filter FUZZ_%,$(.VARIABLES))))
+FUZZ_TESTS := $(addprefix $(BUILD)/tests/fuzz/,$(FUZZ_TARGETS))
+TARGETS ?= $(FUZZ_TARGETS)
+
+$(FUZZ_TESTS): $(BUILD)/tests/fuzz/%: $(BUILD)/tests/fuzz/%.o $(FUZZ_MAIN) $$(addprefix $(BUILD)/,$$(addsuffix .o,$$(FUZZ_$$*)))
+	$(CC) $(LDFLAGS) $(FUZZ_LDFLAGS_$*) -o $@ $^ $(LIBS)
+
 # Under a systemd of their own, where one can be had.
 SYSTEMD_TESTS := $(filter-out tests/systemd/inside.sh,$(wildcard tests/systemd/*.sh))
 
@@ -149,9 +177,9 @@ check:
 	@$(MAKE) --no-print-directory -s -j"$$(nproc)" check-built
 
 check-built: all $(UNIT_TESTS) $(SYSTEM_TESTS) $(BUILD)/tests/systemd/crowd $(BUILD)/tests/upstream/server \
-		$(BUILD)/tests/model/rounds
+		$(BUILD)/tests/model/rounds $(FUZZ_TESTS)
 	@MSD=$(BUILD)/msd MSCLI=$(BUILD)/mscli BUILD=$(BUILD) tests/support/run-tests.sh $(BUILD)/logs \
-		$(SYSTEM_TESTS) $(CLIENT_TESTS) $(SYSTEMD_TESTS) $(BALANCER_TESTS) $(UNIT_TESTS) $(BUILD)/tests/model/rounds \
+		$(SYSTEM_TESTS) $(CLIENT_TESTS) $(SYSTEMD_TESTS) $(BALANCER_TESTS) $(UNIT_TESTS) $(FUZZ_TESTS) $(BUILD)/tests/model/rounds \
 		$(SCRIPT_TESTS)
 
 check-asan:
@@ -171,6 +199,16 @@ check-model:
 	@$(MAKE) --no-print-directory -s BUILD=build/tsan OPTIMIZE='-O1 -g' SANITIZE='-fsanitize=thread' \
 		build/tsan/tests/model/rounds
 	@build/tsan/tests/model/rounds $(ROUNDS)
+
+.PHONY: fuzz fuzz-built
+fuzz:
+	@tests/support/packages.sh fuzz
+	@$(MAKE) --no-print-directory -s -j"$$(nproc)" BUILD=build/fuzz CC=clang OPTIMIZE='-O1 -g' FUZZ_MAIN= \
+		SANITIZE='-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all' \
+		LDFLAGS=-fsanitize=fuzzer fuzz-built
+	@BUILD=build/fuzz tests/fuzz/run.sh $(FUZZ_SECONDS) $(TARGETS)
+
+fuzz-built: $(FUZZ_TESTS)
 
 .PHONY: demo
 demo:

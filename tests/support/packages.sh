@@ -7,6 +7,7 @@ build=(gcc libc6-dev make pkg-config libsystemd-dev libjansson-dev libcurl4-open
 model=(spin)
 check=(check scdoc man-db groff-base systemd curl haproxy nginx-light "${model[@]}")
 sanitize=()
+fuzz=(clang libclang-rt-dev llvm)
 bench=(python3-minimal haproxy nginx-light)
 
 case ${1-} in
@@ -14,9 +15,10 @@ demo | build) wanted=("${build[@]}") ;;
 check) wanted=("${build[@]}" "${check[@]}") ;;
 model) wanted=("${build[@]}" "${model[@]}") ;;
 sanitize) wanted=("${build[@]}" "${check[@]}" "${sanitize[@]}") ;;
+fuzz) wanted=("${build[@]}" "${fuzz[@]}") ;;
 bench) wanted=("${build[@]}" "${bench[@]}") ;;
 *)
-    echo "usage: packages.sh build|demo|check|model|bench" >&2
+    echo "usage: packages.sh build|demo|check|model|sanitize|fuzz|bench" >&2
     exit 2
     ;;
 esac
