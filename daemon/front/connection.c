@@ -352,9 +352,14 @@ static void connection_read(struct connection *connection) {
                                 continue;
                         connection->readable = false;
                         if (n == 0) {
-                                if (line_left(&connection->line) > 0)
+                                if (line_left(&connection->line) > 0) {
                                         reply_error(connection, NULL, 0, PROTOCOL_BAD_REQUEST,
                                                     "The input ends within a command");
+                                        /* Said once: later edges, and a successor, find the end too. */
+                                        line_deinit(&connection->line);
+                                        park_rest(connection);
+                                        parking_write(parking_of(connection));
+                                }
                                 connection->input_ended = true;
                         } else if (error != EAGAIN)
                                 connection->broken = true;
