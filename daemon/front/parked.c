@@ -296,8 +296,28 @@ static void read_fates(struct log_reader *reader, struct survivors *survivors) {
         }
 }
 
-/* What had come, in the order in which it came. */
-static void feed(struct log_reader *reader, struct survivors *survivors) {
+/* What waited, in the order in which it came. */
+static void feed_waiting(struct log_reader *reader, struct survivors *survivors) {
+        struct parking_record record;
+        const char *data;
+
+        while (reader_next(reader, &record, &data)) {
+                struct survivor *survivor = survivors_find(survivors, record.cookie);
+
+                if (!survivor || !survivor->connection || record.type != PARKING_WAITING)
+                        continue;
+                if (survivor->answered > 0)
+                        survivor->answered--;
+                else
+                        connection_feed(survivor->connection, data, record.len, record.value);
+        }
+}
+
+/*
+ * What was no whole command yet. It comes behind all that waited, wherever its record is: one that a model has lost waits
+ * again, and is recorded, when more had come already.
+ */
+static void feed_rests(struct log_reader *reader, struct survivors *survivors) {
         struct parking_record record;
         const char *data;
 
@@ -306,12 +326,7 @@ static void feed(struct log_reader *reader, struct survivors *survivors) {
 
                 if (!survivor || !survivor->connection)
                         continue;
-                if (record.type == PARKING_WAITING) {
-                        if (survivor->answered > 0)
-                                survivor->answered--;
-                        else
-                                connection_feed(survivor->connection, data, record.len, record.value);
-                } else if (record.type == PARKING_REST && survivor->rest == at) {
+                if (record.type == PARKING_REST && survivor->rest == at) {
                         const struct line_state state = {
                                 .skip = record.value,
                                 .skip_end = record.flags & PARKING_SKIP_END,
@@ -375,9 +390,12 @@ unsigned parked_adopt(struct parked *parked, struct front *front) {
                 survivor->connection = connection_adopt(front, survivor->fd);
                 adopted += survivor->connection != NULL;
         }
-        reader.next = begin;
-        if (begin > 0)
-                feed(&reader, &survivors);
+        if (begin > 0) {
+                reader.next = begin;
+                feed_waiting(&reader, &survivors);
+                reader.next = begin;
+                feed_rests(&reader, &survivors);
+        }
         free(reader.data);
         free(survivors.items);
 
