@@ -146,6 +146,8 @@ FUZZ_openai := daemon/model/openai
 FUZZ_WORLD := tests/fuzz/world common/protocol common/number common/line daemon/front/request daemon/front/parking daemon/status \
 	daemon/model/generation daemon/loop/reactor daemon/loop/timer daemon/loop/gate daemon/loop/pool
 FUZZ_connection := $(FUZZ_WORLD) daemon/front/connection daemon/front/parked
+FUZZ_parked := $(FUZZ_WORLD) daemon/front/connection daemon/front/parked
+FUZZ_LDFLAGS_parked := -Wl,--wrap=timer_now
 FUZZ_LDFLAGS_connection := $(addprefix -Wl$(comma)--wrap=,timer_now send sendmsg shutdown pwrite ftruncate)
 
 FUZZ_MAIN ?= $(BUILD)/tests/fuzz/replay.o
