@@ -141,6 +141,7 @@ FUZZ_address := common/address daemon/model/fetch daemon/loop/reactor daemon/loo
 FUZZ_daemon_options := daemon/options common/number
 FUZZ_client_options := client/options common/number common/protocol common/address
 FUZZ_openai := daemon/model/openai
+FUZZ_upstream := daemon/model/upstream_session daemon/model/completion common/number
 
 # Those that live in a world of their own: of time, and of what a process that was killed still does.
 FUZZ_WORLD := tests/fuzz/world common/protocol common/number common/line daemon/front/request daemon/front/parking daemon/status \
