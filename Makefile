@@ -149,6 +149,8 @@ FUZZ_WORLD := tests/fuzz/world common/protocol common/number common/line daemon/
 FUZZ_connection := $(FUZZ_WORLD) daemon/front/connection daemon/front/parked
 FUZZ_parked := $(FUZZ_WORLD) daemon/front/connection daemon/front/parked
 FUZZ_LDFLAGS_parked := -Wl,--wrap=timer_now
+FUZZ_http := $(FUZZ_WORLD) daemon/front/http daemon/front/http_request daemon/front/fields
+FUZZ_LDFLAGS_http := -Wl,--wrap=timer_now
 FUZZ_LDFLAGS_connection := $(addprefix -Wl$(comma)--wrap=,timer_now send sendmsg shutdown pwrite ftruncate)
 
 FUZZ_MAIN ?= $(BUILD)/tests/fuzz/replay.o
