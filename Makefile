@@ -140,6 +140,8 @@ FUZZ_number := common/number
 FUZZ_address := common/address daemon/model/fetch daemon/loop/reactor daemon/loop/timer
 FUZZ_daemon_options := daemon/options common/number
 FUZZ_client_options := client/options common/number common/protocol common/address
+FUZZ_session := client/session common/line common/protocol common/number common/address
+FUZZ_LDFLAGS_session := -Wl,--wrap=recv
 FUZZ_openai := daemon/model/openai
 FUZZ_upstream := daemon/model/upstream_session daemon/model/completion common/number
 
