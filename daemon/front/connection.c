@@ -118,9 +118,9 @@ static void request_failed(struct request_owner *owner, struct request *request,
         struct connection *connection = connection_of(owner);
 
         reply_error(connection, inference_id(&request->inference), request->inference.id_len, code, message);
-        /* One that waits fails before those that came after it. */
         if (request->inference.parked && guest_is_parked(&connection->guest)) {
-                parking_record(&connection->front->queue->parking, &connection->guest, PARKING_ANSWERED, 0, 1, NULL, 0);
+                (void)parking_record(&connection->front->queue->parking, &connection->guest, PARKING_ANSWERED, 0,
+                                     request->inference.handle, NULL, 0);
                 parking_write(&connection->front->queue->parking);
         }
 }
@@ -138,12 +138,15 @@ static void park_waiting(struct connection *connection, struct request *request)
         enum protocol_verb verb = inference->id_len == 0 ? PROTOCOL_WAIT :
                                   inference->stream      ? PROTOCOL_STREAM :
                                                            PROTOCOL_REQUEST;
+        uint64_t at;
 
         request->inference.parked = true;
         data[0].len = protocol_format_command(head, verb, inference->id_len > 0 ? inference_id(inference) : NULL,
                                               inference->id_len, inference->has_prompt, inference->prompt_len);
-        parking_record(parking_of(connection), &connection->guest, PARKING_WAITING, 0, request->arrived, data,
-                       inference->has_prompt ? 3 : 1);
+        at = parking_record(parking_of(connection), &connection->guest, PARKING_WAITING, 0, request->arrived, data,
+                            inference->has_prompt ? 3 : 1);
+        if (inference->id_len > 0)
+                request->inference.handle = at;
 }
 
 /* All that is left of the input, and what is to be dropped of what comes. */
@@ -153,7 +156,7 @@ static void park_rest(struct connection *connection) {
         const bool some = left > 0 || state.skip > 0 || state.skip_end || state.draining;
 
         if (some || connection->parked_rest)
-                parking_record(parking_of(connection), &connection->guest, PARKING_REST,
+                (void)parking_record(parking_of(connection), &connection->guest, PARKING_REST,
                                (state.skip_end ? PARKING_SKIP_END : 0) | (state.draining ? PARKING_DRAINING : 0), state.skip,
                                &(struct parking_data){ left > 0 ? line_rest(&connection->line) : "", left }, 1);
         connection->parked_rest = some;

@@ -18,7 +18,6 @@
 /* A connection, as it comes out of the pair and as the log knows it. */
 struct survivor {
         uint64_t cookie;
-        uint64_t answered;      /* of those that waited */
         uint64_t rest;          /* where the record of the last rest is; 0: there is none */
         struct connection *connection;
         int fd;                 /* -1: it is the connection's, or closed */
@@ -30,6 +29,9 @@ struct survivors {
         struct survivor *items;
         size_t count;
         size_t size;
+        uint64_t *answered;     /* where the records of those begin that waited and do no more, in order */
+        size_t answered_count;
+        size_t answered_size;
 };
 
 /* The log, from record to record. */
@@ -217,6 +219,32 @@ static void survivors_sort(struct survivors *survivors) {
         survivors->count = n + 1;
 }
 
+static int compare_positions(const void *a, const void *b) {
+        const uint64_t *left = a, *right = b;
+
+        return *left < *right ? -1 : *left > *right;
+}
+
+/* Out of memory: false, and then nobody can tell what is answered already. */
+static bool add_answered(struct survivors *survivors, uint64_t at) {
+        if (survivors->answered_count == survivors->answered_size) {
+                size_t size = MAX(survivors->answered_size * 2, (size_t)64);
+                uint64_t *answered = reallocarray(survivors->answered, size, sizeof(*answered));
+
+                if (!answered)
+                        return false;
+                survivors->answered = answered;
+                survivors->answered_size = size;
+        }
+        survivors->answered[survivors->answered_count++] = at;
+        return true;
+}
+
+static bool is_answered(const struct survivors *survivors, uint64_t at) {
+        return survivors->answered_count > 0 &&
+               bsearch(&at, survivors->answered, survivors->answered_count, sizeof(at), compare_positions);
+}
+
 /* Has `n` bytes from `offset` in memory. Returns them, or NULL: there are not so many. */
 static const char *reader_get(struct log_reader *reader, uint64_t offset, size_t n) {
         if (offset >= reader->start && offset - reader->start <= reader->len &&
@@ -278,7 +306,8 @@ static void read_fates(struct log_reader *reader, struct survivors *survivors) {
                         continue;
                 switch (record.type) {
                 case PARKING_ANSWERED:
-                        survivor->answered += record.value;
+                        /* Better its client sees the end than two answers. */
+                        survivor->gone |= !add_answered(survivors, record.value);
                         break;
                 case PARKING_REST:
                         survivor->rest = at;
@@ -294,6 +323,8 @@ static void read_fates(struct log_reader *reader, struct survivors *survivors) {
                         break;
                 }
         }
+        if (survivors->answered_count > 0)
+                qsort(survivors->answered, survivors->answered_count, sizeof(*survivors->answered), compare_positions);
 }
 
 /* What waited, in the order in which it came. */
@@ -301,14 +332,10 @@ static void feed_waiting(struct log_reader *reader, struct survivors *survivors)
         struct parking_record record;
         const char *data;
 
-        while (reader_next(reader, &record, &data)) {
+        for (uint64_t at = reader->next; reader_next(reader, &record, &data); at = reader->next) {
                 struct survivor *survivor = survivors_find(survivors, record.cookie);
 
-                if (!survivor || !survivor->connection || record.type != PARKING_WAITING)
-                        continue;
-                if (survivor->answered > 0)
-                        survivor->answered--;
-                else
+                if (survivor && survivor->connection && record.type == PARKING_WAITING && !is_answered(survivors, at))
                         connection_feed(survivor->connection, data, record.len, record.value);
         }
 }
@@ -398,6 +425,7 @@ unsigned parked_adopt(struct parked *parked, struct front *front) {
         }
         free(reader.data);
         free(survivors.items);
+        free(survivors.answered);
 
         parking_flush(parking);
         drop(parked, parking->keeper);

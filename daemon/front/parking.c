@@ -191,8 +191,8 @@ void parking_write(struct parking *parking) {
                 parking_fail(parking, -r);
 }
 
-void parking_record(struct parking *parking, const struct guest *guest, enum parking_type type, unsigned flags,
-                    uint64_t value, const struct parking_data *data, unsigned n) {
+uint64_t parking_record(struct parking *parking, const struct guest *guest, enum parking_type type, unsigned flags,
+                        uint64_t value, const struct parking_data *data, unsigned n) {
         struct parking_record record = {
                 .type = (uint16_t)type,
                 .flags = (uint16_t)flags,
@@ -200,17 +200,19 @@ void parking_record(struct parking *parking, const struct guest *guest, enum par
                 .value = value,
         };
         size_t len = 0;
+        uint64_t at;
         int r;
 
         if (!guest_is_parked(guest))
-                return;
+                return 0;
         for (unsigned i = 0; i < n; i++)
                 len += data[i].len;
         record.len = (uint32_t)len;
         if (BUFFER_SIZE - parking->buffered < sizeof(record) + len)
                 parking_write(parking);
         if (!parking_is_open(parking))
-                return;
+                return 0;
+        at = parking->end + parking->buffered;
         if (parking->buffered + sizeof(record) + len <= BUFFER_SIZE) {
                 memcpy(parking->buffer + parking->buffered, &record, sizeof(record));
                 parking->buffered += sizeof(record);
@@ -226,10 +228,11 @@ void parking_record(struct parking *parking, const struct guest *guest, enum par
                 parking->end += sizeof(record) + len;
                 if (r < 0) {
                         parking_fail(parking, -r);
-                        return;
+                        return 0;
                 }
         }
         reactor_queue(parking->reactor, &parking->job);
+        return at;
 }
 
 /* Takes what is over out of the log. */

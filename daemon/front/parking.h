@@ -20,7 +20,7 @@
 #include "daemon/loop/list.h"
 #include "daemon/loop/reactor.h"
 
-#define PARKING_MAGIC "msd parked 1\n"
+#define PARKING_MAGIC "msd parked 2\n"
 #define PARKING_HEADER_SIZE 4096
 
 /* The names that descriptors are kept under begin so. */
@@ -37,7 +37,7 @@ struct parking_header {
 
 enum parking_type {
         PARKING_WAITING = 1,    /* a command that waits, as on the wire; `value`: when it came, CLOCK_MONOTONIC */
-        PARKING_ANSWERED,       /* the first `value` of those that wait are answered */
+        PARKING_ANSWERED,       /* the one that waits whose record begins at `value` is answered */
         PARKING_REST,           /* what was read and is no whole command yet: in place of what was so before. `value` and */
                                 /* `flags`: of a struct line that drops something */
         PARKING_MORE,           /* more of that */
@@ -133,13 +133,16 @@ void parking_add(struct parking *parking, struct guest *guest, int fd);
  */
 void parking_remove(struct parking *parking, struct guest *guest);
 
-/* Adds a record about a guest, with data in up to three pieces. For a guest that is not parked it does nothing. */
+/*
+ * Adds a record about a guest, with data in up to three pieces. Returns where in the log it begins; 0, and it does nothing,
+ * for a guest that is not parked.
+ */
 struct parking_data {
         const void *data;
         size_t len;
 };
-void parking_record(struct parking *parking, const struct guest *guest, enum parking_type type, unsigned flags,
-                    uint64_t value, const struct parking_data *data, unsigned n);
+uint64_t parking_record(struct parking *parking, const struct guest *guest, enum parking_type type, unsigned flags,
+                        uint64_t value, const struct parking_data *data, unsigned n);
 
 /* Writes the records that there are, so that they outlive the process. */
 void parking_write(struct parking *parking);

@@ -16,7 +16,7 @@
 
 /* One run of the model, from model_infer() to the event that ends it, or model_cancel(). */
 struct inference {
-        uint64_t handle;        /* the backend's own */
+        uint64_t handle;        /* the backend's own; before and after, its owner's */
         uint32_t prompt_len;
         uint8_t id_len;
         bool has_prompt : 1;

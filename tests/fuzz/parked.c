@@ -83,6 +83,8 @@ static int make_log(struct input *input, bool sensible) {
         struct parking_header header = { .begin = PARKING_HEADER_SIZE };
         int log = memfd_create("fuzz-log", MFD_CLOEXEC);
         off_t at = PARKING_HEADER_SIZE;
+        uint64_t begins[256] = { 0 };
+        unsigned count = 0;
 
         expect(log >= 0);
         if (!sensible) {
@@ -103,6 +105,10 @@ static int make_log(struct input *input, bool sensible) {
 
                 /* One that says that more follows than does. */
                 record.len = (uint32_t)len + (how & 0x80 ? (uint32_t)how << 24 : 0);
+                /* One that is answered stands anywhere. */
+                begins[count++ % ARRAY_SIZE(begins)] = (uint64_t)at;
+                if (record.type == PARKING_ANSWERED)
+                        record.value = begins[record.value % MIN(count, (unsigned)ARRAY_SIZE(begins))];
                 if (how & 0x40)
                         record.value = UINT64_MAX - record.value;
                 expect(pwrite(log, &record, sizeof(record), at) == sizeof(record));

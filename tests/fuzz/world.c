@@ -276,7 +276,8 @@ void world_turn(struct world *world, unsigned turns) {
 static bool is_quiet(const struct world *world) {
         struct pollfd poll_fd = { .fd = world->reactor.epoll, .events = POLLIN };
 
-        return list_is_empty(&world->reactor.jobs) && poll(&poll_fd, 1, 0) == 0;
+        return list_is_empty(&world->reactor.jobs) && timer_list_due(&world->reactor.timers) > world_clock &&
+               poll(&poll_fd, 1, 0) == 0;
 }
 
 void world_settle(struct world *world) {

@@ -534,7 +534,7 @@ START_TEST(hostile) {
                 case 4: /* of nobody */
                         ((struct parking_record *)(void *)log)->cookie = 1;
                         break;
-                case 5: /* answered more often than it can be */
+                case 5: /* answered, and nowhere does it wait */
                         records[0] = (struct parking_record){ 0, PARKING_ANSWERED, 0, cookie, UINT64_MAX };
                         memcpy(log, records, sizeof(records));
                         break;
