@@ -176,7 +176,7 @@ $(BUILD)/tests/systemd/crowd: %: %.o $(call objects,common/address.c)
 CLIENT_TESTS := $(wildcard tests/clients/*.sh)
 
 # The sources that make no sense alone: man pages without a warning, the arrows between the rooms, the model of the gate.
-SCRIPT_TESTS := tests/arrows.sh tests/manpages.sh tests/install.sh tests/units.sh tests/model/check.sh
+SCRIPT_TESTS := tests/arrows.sh tests/manpages.sh tests/install.sh tests/units.sh tests/hardening.sh tests/model/check.sh
 
 .PHONY: check check-built check-asan check-tsan
 check:

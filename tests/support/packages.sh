@@ -5,7 +5,7 @@ set -eu
 
 build=(gcc libc6-dev make pkg-config libsystemd-dev libjansson-dev libcurl4-openssl-dev libmicrohttpd-dev)
 model=(spin)
-check=(check scdoc man-db groff-base systemd curl haproxy nginx-light "${model[@]}")
+check=(check binutils scdoc man-db groff-base systemd curl haproxy nginx-light "${model[@]}")
 sanitize=()
 fuzz=(clang libclang-rt-dev llvm)
 bench=(python3-minimal haproxy nginx-light)
