@@ -184,6 +184,7 @@ static void restart(void) {
                 return;
         request_queue_leave(&world.queue);
         world_answer_all(&world);
+        world_settle(&world);
         parking_leave(&world.queue.parking);
         request_queue_abandon(&world.queue);
         /* One that does not read its replies is ended, with what it waits for: nobody can send them for it. */
