@@ -103,6 +103,7 @@ void status_sum(struct status *status, struct status_sums *sums) {
                 if (oldest != 0 && (sums->oldest == 0 || oldest < sums->oldest))
                         sums->oldest = oldest;
                 sums->processing += counter_get(&counters->processing);
+                sums->accepted += counter_get(&counters->accepted);
                 sums->completed += counter_get(&counters->completed);
                 sums->failed += counter_get(&counters->failed);
                 sums->cancelled += counter_get(&counters->cancelled);
@@ -221,6 +222,8 @@ char *status_format_metrics(struct status *status) {
         ready = status->state == GATE_OPEN && gate_state(status->stop) == GATE_PENDING;
         pthread_mutex_unlock(&status->mutex);
 
+        write_number(file, "requests_accepted_total", "counter", sums.accepted,
+                     "Requests that were accepted: each waits, is with the model, or has ended.");
         write_head(file, "requests_total", "counter", "Requests that have ended.");
         fprintf(file, "msd_requests_total{outcome=\"completed\"} %" PRIu64 "\n", sums.completed);
         fprintf(file, "msd_requests_total{outcome=\"failed\"} %" PRIu64 "\n", sums.failed);

@@ -25,6 +25,7 @@ struct status_counters {
         _Alignas(64) atomic_uint_fast64_t waiting;
         atomic_uint_fast64_t oldest;            /* when the first of those waiting came, or 0 */
         atomic_uint_fast64_t processing;
+        atomic_uint_fast64_t accepted;          /* where a request begins, the next three where it ends */
         atomic_uint_fast64_t completed;
         atomic_uint_fast64_t failed;
         atomic_uint_fast64_t cancelled;
@@ -88,6 +89,7 @@ struct status_sums {
         uint64_t waiting;
         uint64_t oldest;
         uint64_t processing;
+        uint64_t accepted;
         uint64_t completed;
         uint64_t failed;
         uint64_t cancelled;

@@ -342,6 +342,7 @@ static struct request *make_request(struct request_queue *queue, struct request_
         memcpy(request->inference.text, id, id_len);
         list_init(&request->queue_link);
         list_append(&owner->requests, &request->owner_link);
+        counter_add(&queue->counters->accepted, 1);
         return request;
 }
 

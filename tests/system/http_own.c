@@ -328,6 +328,7 @@ START_TEST(metrics) {
         ck_assert(metric(text, "msd_requests_processing") == 0);
         ck_assert(metric(text, "msd_model_ready") == 0);
         ck_assert(metric(text, "msd_generation") == 1);
+        ck_assert(metric(text, "msd_requests_accepted_total") == 3);
         ck_assert(metric(text, "msd_requests_total{outcome=\"completed\"}") == 0);
         ck_assert(metric(text, "msd_requests_total{outcome=\"failed\"}") == 0);
         ck_assert(metric(text, "msd_requests_total{outcome=\"cancelled\"}") == 1);
@@ -342,6 +343,7 @@ START_TEST(metrics) {
         check_metrics(text);
         ck_assert(metric(text, "msd_requests_waiting") == 0);
         ck_assert(metric(text, "msd_model_ready") == 1);
+        ck_assert(metric(text, "msd_requests_accepted_total") == 3);
         ck_assert(metric(text, "msd_requests_total{outcome=\"completed\"}") == 2);
         /* The control connection, the two and this one. */
         ck_assert(metric(text, "msd_connections") == 4);

@@ -146,11 +146,14 @@ START_TEST(status_metrics) {
         assert_metric("msd_load_seconds_bucket{le=\"0.01\"} 1");
         assert_metric("msd_load_seconds_count 1");
 
+        counter_set(&status.counters[0].accepted, 7);
+        counter_set(&status.counters[1].accepted, 8);
         counter_set(&status.counters[0].completed, 2);
         counter_set(&status.counters[2].completed, 3);
         counter_set(&status.counters[1].failed, 4);
         counter_set(&status.counters[1].cancelled, 5);
         counter_set(&status.counters[1].waiting, 6);
+        assert_metric("msd_requests_accepted_total 15");
         assert_metric("msd_requests_total{outcome=\"completed\"} 5");
         assert_metric("msd_requests_total{outcome=\"failed\"} 4");
         assert_metric("msd_requests_total{outcome=\"cancelled\"} 5");
