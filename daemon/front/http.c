@@ -312,6 +312,7 @@ static void *on_target(void *user, const char *target, struct MHD_Connection *co
         request_owner_init(&request->owner, &http_request_ops);
         list_init(&request->attention);
         list_init(&request->kept);
+        list_init(&request->resumed);
         list_append(&http->requests, &request->link);
         return request;
 }
@@ -350,6 +351,7 @@ static void on_completed(void *user, struct MHD_Connection *connection, void **r
         list_remove(&request->link);
         list_remove(&request->attention);
         list_remove(&request->kept);
+        http_request_looked_at(request);
         drop_body(request);
         if (request->collects)
                 free(request->buffer);
@@ -419,6 +421,8 @@ static void work(struct job *job) {
                 http_request_attend(request);
         }
         (void)MHD_run(http->daemon);
+        while (!list_is_empty(&http->resumed))
+                http_request_looked_at(container_of(http->resumed.next, struct http_request, resumed));
         /* It has more to do, or something to say has come up. */
         if ((MHD_get_timeout(http->daemon, &timeout) == MHD_YES && timeout == 0) || !list_is_empty(&http->attention))
                 reactor_queue(http->reactor, &http->work);
@@ -447,6 +451,7 @@ int http_init(struct http *http, struct reactor *reactor, struct request_queue *
         list_init(&http->requests);
         list_init(&http->attention);
         list_init(&http->kept);
+        list_init(&http->resumed);
         job_init(&http->work, work);
         timer_init(&http->keepalive, http_comments_due);
         http->daemon = MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL,

@@ -28,6 +28,7 @@ struct http {
         struct list requests;
         struct list attention;                  /* those with something to say */
         struct list kept;                       /* streams that wait, and are told so */
+        struct list resumed;                    /* those that libmicrohttpd has to look at before it reads */
         struct timer keepalive;
         uint64_t unsent;                        /* requests that came whole and were not answered yet */
         void (*ended)(struct http *http);       /* a connection, and with it its descriptor */

@@ -21,6 +21,7 @@ struct http_request {
         struct list link;
         struct list attention;
         struct list kept;
+        struct list resumed;
         struct http_client *client;
         struct MHD_Connection *connection;
         char *target;                           /* as it came */
@@ -73,6 +74,9 @@ void http_request_attend_later(struct http_request *request);
 
 /* Hands on what there is to say, and has libmicrohttpd go on with it. */
 void http_request_attend(struct http_request *request);
+
+/* libmicrohttpd has looked at it: it is as every other again. */
+void http_request_looked_at(struct http_request *request);
 
 /* Lets the client have the response that was made for it. */
 void http_request_queue_response(struct http_request *request);

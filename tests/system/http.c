@@ -262,6 +262,33 @@ START_TEST(vanishes_while_waiting) {
 }
 END_TEST
 
+/* Several that wait at one worker, so that they are answered in one turn; the last of them asks for a stream. */
+START_TEST(half_closes_together) {
+        enum { N = 4 };
+        struct http http[N];
+        char id[8];
+
+        front_start(&front, OPTIONS("--threads", "1", "--load-time", "1s", "--inference-time", "0"));
+        for (unsigned i = 0; i < N; i++) {
+                snprintf(id, sizeof(id), "%u", i);
+                front_ask_chat(&front, &http[i], id, i < N - 1 ? CHAT : CHAT_STREAM);
+                http_finish(&http[i]);
+        }
+        front_wait_waiting(&front, N);
+        for (unsigned i = 0; i < N; i++) {
+                snprintf(id, sizeof(id), "%u", i);
+                if (i < N - 1)
+                        http_expect_chat(&http[i], id);
+                else
+                        http_expect_stream(&http[i], "Response 3 from sim", true);
+                http_expect_end(&http[i]);
+                http_close(&http[i]);
+        }
+        front_wait(&front, peer_status_is_connections, 1, "they are gone");
+        daemon_stop(&front.msd);
+}
+END_TEST
+
 START_TEST(vanishes_in_flight) {
         struct http whole, stream;
         struct peer_status status;
@@ -507,6 +534,7 @@ static void add(TCase *tests) {
         tcase_add_test(tests, request_timeout);
         tcase_add_test(tests, max_inflight);
         tcase_add_test(tests, vanishes_while_waiting);
+        tcase_add_test(tests, half_closes_together);
         tcase_add_test(tests, vanishes_in_flight);
         tcase_add_test(tests, vanishes_half_way);
         tcase_add_test(tests, load_fails);
