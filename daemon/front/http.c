@@ -337,6 +337,13 @@ static enum MHD_Result on_request(void *user, struct MHD_Connection *connection,
         return request->whole ? MHD_NO : finish(request);
 }
 
+/* When libmicrohttpd has read what there is, it is seen whether it has missed that this was all. */
+static void look_for_end(struct http_client *client) {
+        if (list_is_empty(&client->hung_up))
+                list_append(&client->http->hung_up, &client->hung_up);
+        reactor_queue(client->http->reactor, &client->http->work);
+}
+
 static void on_completed(void *user, struct MHD_Connection *connection, void **requestp, enum MHD_RequestTerminationCode how) {
         struct http *http = user;
         struct http_request *request = *requestp;
@@ -347,6 +354,8 @@ static void on_completed(void *user, struct MHD_Connection *connection, void **r
                 return;
         *requestp = NULL;
         request->client->request = NULL;
+        if (request->client->has_hung_up)
+                look_for_end(request->client);
         request_owner_deinit(http->queue, &request->owner);
         list_remove(&request->link);
         list_remove(&request->attention);
@@ -369,6 +378,11 @@ static void on_completed(void *user, struct MHD_Connection *connection, void **r
 static void client_hung_up(struct watch *watch, uint32_t events) {
         struct http_client *client = container_of(watch, struct http_client, watch);
 
+        /* Once: what tells libmicrohttpd of it comes here too. */
+        if (!client->has_hung_up) {
+                client->has_hung_up = true;
+                look_for_end(client);
+        }
         /* On a Unix socket this is its writing side alone; elsewhere nobody can tell that from a client that has gone. */
         if (client->is_unix && !(events & (EPOLLHUP | EPOLLERR)))
                 return;
@@ -390,6 +404,7 @@ static void on_connection(void *user, struct MHD_Connection *connection, void **
                 client = calloc(1, sizeof(*client));
                 if (client) {
                         client->http = http;
+                        list_init(&client->hung_up);
                         client->is_unix = info->client_addr->sa_family == AF_UNIX;
                         client->watch = (struct watch)WATCH_NULL;
                         /* Also while libmicrohttpd looks away. */
@@ -401,11 +416,35 @@ static void on_connection(void *user, struct MHD_Connection *connection, void **
         }
         if (client) {
                 reactor_unwatch(&client->watch);
+                list_remove(&client->hung_up);
                 free(client);
                 *clientp = NULL;
         }
         counter_add(&http->queue->counters->connections, -1);
         http->ended(http);
+}
+
+/*
+ * libmicrohttpd does not read again when it got less than it had room for, until there is another edge: an end of file that
+ * came along with what it got it would not see. Here is the edge: shutdown(2) wakes up who watches. It tells of an end that is
+ * there already, and only who is in the middle of a request, or asks nothing, is still read from.
+ */
+static void tell_ends(struct http *http) {
+        struct list hung_up;
+
+        list_move_all(&hung_up, &http->hung_up);
+        while (!list_is_empty(&hung_up)) {
+                struct http_client *client = container_of(hung_up.next, struct http_client, hung_up);
+                char byte;
+
+                list_remove(&client->hung_up);
+                if (client->request && client->request->whole)
+                        continue;
+                if (recv(client->watch.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0)
+                        list_append(&http->hung_up, &client->hung_up);
+                else
+                        (void)shutdown(client->watch.fd, SHUT_RD);
+        }
 }
 
 static void work(struct job *job) {
@@ -423,6 +462,7 @@ static void work(struct job *job) {
         (void)MHD_run(http->daemon);
         while (!list_is_empty(&http->resumed))
                 http_request_looked_at(container_of(http->resumed.next, struct http_request, resumed));
+        tell_ends(http);
         /* It has more to do, or something to say has come up. */
         if ((MHD_get_timeout(http->daemon, &timeout) == MHD_YES && timeout == 0) || !list_is_empty(&http->attention))
                 reactor_queue(http->reactor, &http->work);
@@ -452,6 +492,7 @@ int http_init(struct http *http, struct reactor *reactor, struct request_queue *
         list_init(&http->attention);
         list_init(&http->kept);
         list_init(&http->resumed);
+        list_init(&http->hung_up);
         job_init(&http->work, work);
         timer_init(&http->keepalive, http_comments_due);
         http->daemon = MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL,

@@ -12,7 +12,9 @@ struct http_client {
         struct watch watch;                     /* for its hang-up alone: what it sends is libmicrohttpd's to read */
         struct http *http;
         struct http_request *request;           /* that it is at; NULL: none */
+        struct list hung_up;                    /* while it is to be seen whether libmicrohttpd knows */
         bool is_unix;
+        bool has_hung_up;                       /* its input has ended */
         bool gone;
 };
 

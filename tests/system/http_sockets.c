@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "common/address.h"
@@ -562,6 +563,40 @@ START_TEST(killed) {
 }
 END_TEST
 
+/* What it says and that this was all come together: the daemon looks away while it does. The end of each is seen. */
+START_TEST(end_comes_along) {
+        static const char *const said[] = {
+                "G", "GET /-/live HTTP/1.1\r\nHo", "POST /v1/completions HTTP/1.1\r\nHost: msd\r\nContent-Length: 100\r\n\r\n{",
+                "POST /v1/completions HTTP/1.1\r\nHost: msd\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{",
+                "GET /-/live HTTP/1.1\r\nHost: msd\r\n\r\nGET /-/li",
+        };
+        char at[HTTP_ADDRESS_MAX];
+        struct http http[ARRAY_SIZE(said)];
+        siginfo_t info;
+
+        if (_i == 1 && !has_network(AF_INET, "end_comes_along"))
+                return;
+        daemon_start(&front.msd, "--load-time", "1h", "--http", _i == 0 ? front.address : "127.0.0.1:0", NULL);
+        http_listening(&front.msd.process, 1, at);
+        process_signal(&front.msd.process, SIGSTOP);
+        ck_assert_int_eq(waitid(P_PID, (id_t)front.msd.process.pid, &info, WSTOPPED | WNOWAIT), 0);
+        for (size_t i = 0; i < ARRAY_SIZE(said); i++) {
+                http_connect(&http[i], at);
+                http_send(&http[i], "%s", said[i]);
+                http_finish(&http[i]);
+        }
+        process_signal(&front.msd.process, SIGCONT);
+        for (size_t i = 0; i < ARRAY_SIZE(said); i++) {
+                if (i == ARRAY_SIZE(said) - 1)
+                        http_expect(&http[i], 200, NULL);
+                http_expect_end(&http[i]);
+                http_close(&http[i]);
+        }
+        front_wait(&front, peer_status_is_connections, 1, "they are gone");
+        daemon_stop(&front.msd);
+}
+END_TEST
+
 static void add(TCase *tests) {
         tcase_add_checked_fixture(tests, setup, teardown);
         tcase_add_loop_test(tests, wrong_addresses, 0, (int)ARRAY_SIZE(wrong));
@@ -572,6 +607,7 @@ static void add(TCase *tests) {
         tcase_add_test(tests, over_tcp_6);
         tcase_add_loop_test(tests, everywhere, 0, 2);
         tcase_add_loop_test(tests, gone_over_tcp, 0, 2);
+        tcase_add_loop_test(tests, end_comes_along, 0, 2);
         tcase_add_test(tests, max_connections);
         tcase_add_test(tests, out_of_descriptors);
         tcase_add_test(tests, passed);
