@@ -217,6 +217,22 @@ fuzz:
 
 fuzz-built: $(FUZZ_TESTS)
 
+# --- Load and time. The short form is a test of "make check".
+
+MINUTES ?= 5
+
+$(BUILD)/tests/soak/soak: $(call objects,$(wildcard tests/soak/*.c) common/protocol.c common/number.c common/line.c \
+		common/address.c)
+	$(CC) $(LDFLAGS) -o $@ $^ $(CLIENT_LIBS)
+
+.PHONY: soak soak-built
+soak:
+	@tests/support/packages.sh soak
+	@$(MAKE) --no-print-directory -s -j"$$(nproc)" soak-built
+
+soak-built: $(BUILD)/msd $(BUILD)/tests/upstream/server $(BUILD)/tests/soak/soak
+	@$(BUILD)/tests/soak/soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(BUILD)/msd $(BUILD)/tests/upstream/server
+
 .PHONY: demo
 demo:
 	@tests/support/packages.sh demo
