@@ -344,12 +344,19 @@ static void look_for_end(struct http_client *client) {
         reactor_queue(client->http->reactor, &client->http->work);
 }
 
+/*
+ * libmicrohttpd ends a connection while it asks for more of a body, and then does not look at it again before it is the oldest:
+ * until then it is there, with its descriptor. Those with a time-out of their own it looks at each time.
+ */
+static void have_cleaned_up(struct http *http, struct MHD_Connection *connection) {
+        (void)MHD_set_connection_option(connection, MHD_CONNECTION_OPTION_TIMEOUT, HTTP_TIMEOUT);
+        reactor_queue(http->reactor, &http->work);
+}
+
 static void on_completed(void *user, struct MHD_Connection *connection, void **requestp, enum MHD_RequestTerminationCode how) {
         struct http *http = user;
         struct http_request *request = *requestp;
 
-        (void)connection;
-        (void)how;
         if (!request)
                 return;
         *requestp = NULL;
@@ -361,6 +368,8 @@ static void on_completed(void *user, struct MHD_Connection *connection, void **r
         list_remove(&request->attention);
         list_remove(&request->kept);
         http_request_looked_at(request);
+        if (how != MHD_REQUEST_TERMINATED_COMPLETED_OK)
+                have_cleaned_up(http, connection);
         drop_body(request);
         if (request->collects)
                 free(request->buffer);

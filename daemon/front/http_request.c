@@ -382,9 +382,6 @@ static bool stream_buffered(struct http_request *request) {
         return !request->cut;
 }
 
-/* So many seconds are more than it takes to come to the next line. */
-#define RESUME_TIMEOUT 86400U
-
 /*
  * libmicrohttpd takes what it resumes for readable, and where it stood when it was suspended: before it has seen that there is
  * an answer now it reads, and if that is the end of file it ends the connection. Not so with those that have a time-out of
@@ -392,7 +389,7 @@ static bool stream_buffered(struct http_request *request) {
  */
 static void resume(struct http_request *request) {
         if (request->client->is_unix && list_is_empty(&request->resumed)) {
-                (void)MHD_set_connection_option(request->connection, MHD_CONNECTION_OPTION_TIMEOUT, RESUME_TIMEOUT);
+                (void)MHD_set_connection_option(request->connection, MHD_CONNECTION_OPTION_TIMEOUT, HTTP_TIMEOUT);
                 list_append(&http_of(request)->resumed, &request->resumed);
         }
         MHD_resume_connection(request->connection);

@@ -61,6 +61,9 @@ struct http_request {
         bool collects : 1;                      /* what the model says is no stream, but why there is none */
 };
 
+/* Of a connection that libmicrohttpd is to look at: so many seconds are more than it takes to come to that. */
+#define HTTP_TIMEOUT 86400U
+
 extern const struct request_ops http_request_ops;
 
 static inline struct http *http_of(const struct http_request *request) {

@@ -19,6 +19,7 @@
 #include "tests/support/clock.h"
 #include "tests/support/front.h"
 #include "tests/support/manager.h"
+#include "tests/support/raw.h"
 #include "tests/support/run.h"
 
 static struct front front;
@@ -597,6 +598,39 @@ START_TEST(end_comes_along) {
 }
 END_TEST
 
+/* Of a connection whose answer broke off nothing is left, though there is an older one that does nothing. */
+START_TEST(broken_off) {
+        struct raw_request request = { 0 };
+        struct http older, broken;
+        char at[HTTP_ADDRESS_MAX];
+        struct raw raw;
+
+        if (_i == 1 && !has_network(AF_INET, "broken_off"))
+                return;
+        raw_listen(&raw, front_path(front.upstream));
+        daemon_start(&front.msd, "--upstream", front.upstream, "--model", "raw", "--threads", "1", "--http",
+                     _i == 0 ? front.address : "127.0.0.1:0", NULL);
+        http_listening(&front.msd.process, 1, at);
+        raw_wait_ready(&raw, &front.msd.process);
+        daemon_wait_ready(&front.msd);
+        http_connect(&older, at);
+        http_connect(&broken, at);
+        http_ask(&broken, "GET", "/");
+        raw_take(&raw, &request);
+        raw_send(&request, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\na\r\nhalf of it\r\n");
+        ck_assert(http_head(&broken));
+        http_wait_body(&broken, "half of it");
+        raw_hang_up(&request);
+        http_end(&broken);
+        front_wait(&front, peer_status_is_connections, 2, "the one that broke off is gone");
+        http_close(&broken);
+        http_close(&older);
+        raw_request_deinit(&request);
+        raw_close(&raw);
+        daemon_stop(&front.msd);
+}
+END_TEST
+
 static void add(TCase *tests) {
         tcase_add_checked_fixture(tests, setup, teardown);
         tcase_add_loop_test(tests, wrong_addresses, 0, (int)ARRAY_SIZE(wrong));
@@ -608,6 +642,7 @@ static void add(TCase *tests) {
         tcase_add_loop_test(tests, everywhere, 0, 2);
         tcase_add_loop_test(tests, gone_over_tcp, 0, 2);
         tcase_add_loop_test(tests, end_comes_along, 0, 2);
+        tcase_add_loop_test(tests, broken_off, 0, 2);
         tcase_add_test(tests, max_connections);
         tcase_add_test(tests, out_of_descriptors);
         tcase_add_test(tests, passed);
