@@ -467,9 +467,14 @@ static uint32_t big_prompt(struct chance *chance, size_t around) {
 }
 
 static enum fault some_fault(const struct client *client, struct chance *chance) {
-        if (!client->site->echoes || !chance_is(chance, 3))
+        const uint64_t n = chance_between(chance, 1, 1000);
+
+        if (!client->site->echoes || n > 25)
                 return FAULT_NONE;
-        return (enum fault)chance_between(chance, FAULT_STATUS, client->vanishes ? FAULT_HANG : FAULT_DIE);
+        /* The whole server's end: it is to have time for something else too. */
+        if (n == 1)
+                return FAULT_DIE;
+        return client->vanishes && n < 5 ? FAULT_HANG : (enum fault)chance_between(chance, FAULT_STATUS, FAULT_CUT);
 }
 
 static void plan_requests(struct client *client, size_t n) {
@@ -631,7 +636,7 @@ void client_plan(struct client *client, uint64_t seed, uint64_t serial, bool sta
                         script_post(script, big_prompt(chance, 60), false, chance_is(chance, 50), FAULT_NONE);
                 break;
         case CHARACTER_MILLION:
-                for (n = 0; n < CLIENT_MILLION; n++)
+                for (n = 0; n < client->site->many; n++)
                         script_request(script, SCRIPT_NO_PROMPT, false, FAULT_NONE);
                 break;
         case CHARACTER_SOAK:

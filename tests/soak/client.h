@@ -52,9 +52,6 @@ struct client {
 /* A client that is not there. */
 #define CLIENT_NULL { .fd = -1, .due = UINT64_MAX }
 
-/* So many requests has one of those that ask for a million together. */
-#define CLIENT_MILLION 62500
-
 /* Decides how this one is. `stays`: it does not vanish. */
 void client_plan(struct client *client, uint64_t seed, uint64_t serial, bool stays);
 

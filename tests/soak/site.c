@@ -25,8 +25,11 @@
 /* So many differences are told one by one. */
 #define WRONGS_TOLD 20
 
-/* For so long the number of descriptors stays as it is, and then it has come to rest: libcurl looks once a second. */
-#define REST (1500 * NSEC_PER_MSEC)
+/*
+ * So many connections to the model server may be kept for later: by each of four workers, and those of loads that were, which
+ * the next load looks at. libcurl finds once a second which of them are of one that has died, when it has something to ask.
+ */
+#define MODEL_CONNECTIONS 12
 
 /* Enough for each worker to have some. */
 #define ASKED_AT_ONCE 16
@@ -342,6 +345,27 @@ static uint64_t count_entries(const struct site *site, const char *name) {
         return n;
 }
 
+static bool has_descriptor(const struct site *site, const char *target) {
+        const struct dirent *entry;
+        char path[320], at[64];
+        bool found = false;
+        DIR *directory;
+
+        snprintf(path, sizeof(path), "/proc/%d/fd", (int)site->pid);
+        directory = opendir(path);
+        if (!directory)
+                soak_fail(path);
+        while (!found && (entry = readdir(directory))) {
+                ssize_t n;
+
+                snprintf(path, sizeof(path), "/proc/%d/fd/%s", (int)site->pid, entry->d_name);
+                n = readlink(path, at, sizeof(at) - 1);
+                found = n == (ssize_t)strlen(target) && memcmp(at, target, (size_t)n) == 0;
+        }
+        closedir(directory);
+        return found;
+}
+
 void site_wait_until_idle(struct site *site, uint64_t connections) {
         uint64_t deadline = clock_now() + PATIENCE;
         struct account account;
@@ -402,31 +426,49 @@ static void ask_everywhere(struct site *site) {
         tally->lives += ASKED_AT_ONCE;
 }
 
-/* Asks until it holds `descriptors`; for 0, until it has held as many as it does for `rest`. */
-static void ask_until(struct site *site, uint64_t connections, uint64_t descriptors, uint64_t rest) {
-        uint64_t deadline = clock_now() + PATIENCE, since = clock_now(), n = 0, before;
+/* How many of its sockets are connected to its model server. */
+static uint64_t count_model_connections(const struct site *site) {
+        char path[64], line[512], name[64];
+        uint64_t n = 0;
+        FILE *file;
 
-        do {
-                before = n;
-                ask_everywhere(site);
-                site_wait_until_idle(site, connections);
-                n = count_entries(site, "fd") - connections;
-                if (n != before)
-                        since = clock_now();
-                look_again(site, UINT64_MAX, "it is at rest");
-        } while (n != descriptors && clock_now() < deadline && (descriptors > 0 || clock_now() - since < rest));
+        snprintf(path, sizeof(path), "/proc/%d/net/tcp", (int)site->pid);
+        file = fopen(path, "re");
+        if (!file)
+                soak_fail(path);
+        while (site->model_port > 0 && fgets(line, sizeof(line), file)) {
+                unsigned long inode;
+                unsigned port;
+
+                if (sscanf(line, "%*d: %*s %*8[0-9A-F]:%x %*s %*s %*s %*s %*s %*s %lu", &port, &inode) != 2 || port != site->model_port ||
+                    inode == 0)
+                        continue;
+                snprintf(name, sizeof(name), "socket:[%lu]", inode);
+                n += has_descriptor(site, name);
+        }
+        fclose(file);
+        return n;
 }
 
-void site_settle(struct site *site, uint64_t connections, uint64_t descriptors) {
+void site_settle(struct site *site, uint64_t connections) {
+        uint64_t deadline = clock_now() + PATIENCE;
+
         site_wait_until_idle(site, connections);
         wait_until_ready(site);
-        if (site->echoes) {
-                /* Its next load is to look at what there is of the one before. */
-                ask_until(site, connections, 0, REST);
-                site_kill_model(site);
+        /* Of a server that lives it keeps as many as it ever needed at once. */
+        site_kill_model(site);
+        for (;;) {
                 wait_until_ready(site);
+                ask_everywhere(site);
+                site_wait_until_idle(site, connections);
+                if (count_model_connections(site) <= MODEL_CONNECTIONS)
+                        return;
+                if (clock_now() >= deadline) {
+                        soak_wrong(site, "At rest it has %" PRIu64 " connections to its model server", count_model_connections(site));
+                        return;
+                }
+                look_again(site, UINT64_MAX, "it is at rest");
         }
-        ask_until(site, connections, descriptors, REST);
 }
 
 void site_measure(struct site *site, struct size *size) {
@@ -437,7 +479,7 @@ void site_measure(struct site *site, struct size *size) {
 
         site_status(site, &account);
         *size = (struct size){
-                .descriptors = count_entries(site, "fd") - account.connections,
+                .descriptors = count_entries(site, "fd") - account.connections - count_model_connections(site),
                 .threads = count_entries(site, "task"),
         };
         snprintf(path, sizeof(path), "/proc/%d/smaps_rollup", (int)site->pid);

@@ -68,7 +68,7 @@ struct account {
 };
 
 struct size {
-        uint64_t descriptors;   /* but for those of clients */
+        uint64_t descriptors;   /* but for those of clients, and those to its model server */
         uint64_t threads;
         uint64_t memory;        /* bytes that it has written to, and has not given back */
 };
@@ -81,8 +81,10 @@ struct site {
         char web_socket[ADDRESS_PATH_MAX];
         char log[ADDRESS_PATH_MAX];
         uint16_t web_port;
+        uint16_t model_port;    /* 0: its model is simulated */
         int control;            /* a connection that is there all the time */
         bool sanitized;         /* its memory says nothing */
+        uint64_t many;          /* requests has one of those that ask for a million together */
         uint64_t max_connections;
         uint64_t most_connections;      /* that a status told of */
         uint64_t slowest_status;        /* nanoseconds */
@@ -121,10 +123,9 @@ bool site_load(struct site *site);
 void site_wait_until_idle(struct site *site, uint64_t connections);
 
 /*
- * The same, and then until it holds `descriptors` but for those of clients; or, for 0, until it has come to rest. Idle
- * connections to a model server that has died are let go of when there is something to ask the next one, so each worker is
- * asked something.
+ * The same, and then kills its model, and waits until it has let go of its idle connections to that: it does so when there is
+ * something to ask the next one, so each worker is asked something.
  */
-void site_settle(struct site *site, uint64_t connections, uint64_t descriptors);
+void site_settle(struct site *site, uint64_t connections);
 
 void site_measure(struct site *site, struct size *size);

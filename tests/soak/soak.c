@@ -2,7 +2,11 @@
  * Load and time: every kind of client at once, models that die at random, connections at their limit; and at the end the
  * daemon has to be what it was, and every request accounted for.
  *
- *      soak [--minutes D] [--seed N] MSD MODEL_SERVER
+ *      soak [--minutes N] [--seed N] [--many N] MSD MODEL_SERVER
+ *
+ *      --minutes N     so long, and until the round that it is in has ended (5)
+ *      --seed N        what chance decides goes the same way again
+ *      --many N        so many requests have those together, in each round, that ask for a million (1000000)
  *
  * Two daemons are under it side by side: one with the simulated model and fewer connections than there are clients, one with
  * the tests' own model server, which is killed again and again, while it loads too. A round is a leg with all kinds of
@@ -19,11 +23,13 @@
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/random.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "common/util.h"
@@ -77,9 +83,11 @@ static struct {
         uint64_t *lives;        /* of each */
         int epoll_fd;
         uint64_t seed;
+        uint64_t many;
         struct chance chance;
         uint64_t next_kill;
         uint64_t next_look;
+        uint64_t next_word;     /* to a terminal */
         uint64_t began;
         uint64_t memory[SITES][ROUNDS_MAX];
         char directory[ADDRESS_PATH_MAX];
@@ -149,6 +157,14 @@ static void attend(uint64_t now, bool kills) {
         if (now < soak.next_look)
                 return;
         soak.next_look = now + 100 * NSEC_PER_MSEC;
+        if (now >= soak.next_word && isatty(STDOUT_FILENO)) {
+                struct tally sum = site_sum(&soak.sites[SIM]);
+
+                sum.sent += site_sum(&soak.sites[UPSTREAM]).sent;
+                soak.next_word = now + 2 * NSEC_PER_SEC;
+                printf("\r\033[K%5.0f s, %" PRIu64 " requests\r", (double)(now - soak.began) / (double)NSEC_PER_SEC, sum.sent);
+                fflush(stdout);
+        }
         (void)site_load(&soak.sites[UPSTREAM]);
         for (unsigned i = 0; i < SITES; i++)
                 site_status(&soak.sites[i], &account);
@@ -354,7 +370,7 @@ static void run(uint64_t length) {
                 leg(one, true);
                 print_round(round);
                 for (unsigned i = 0; i < SITES && round + 1 == WARM_UP; i++) {
-                        site_settle(&soak.sites[i], count_here(&soak.sites[i]), 0);
+                        site_settle(&soak.sites[i], count_here(&soak.sites[i]));
                         site_measure(&soak.sites[i], &begin[i]);
                         check_accounts(i, false);
                 }
@@ -365,7 +381,7 @@ static void run(uint64_t length) {
         for (unsigned i = 0; i < SITES; i++) {
                 struct site *site = &soak.sites[i];
 
-                site_settle(site, 1, begin[i].descriptors);
+                site_settle(site, 1);
                 site_measure(site, &end[i]);
                 check_accounts(i, false);
                 expect(site, begin[i].descriptors, end[i].descriptors, begin[i].descriptors, "Descriptors, against those at the start");
@@ -390,41 +406,59 @@ static void run(uint64_t length) {
                 soak_wrong(&soak.sites[SIM], "The limit of connections was never reached");
 }
 
+/* A port for the model server, which nobody else gets while it is dead: the socket that has it does not listen. */
+static uint16_t take_port(void) {
+        struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+        socklen_t len = sizeof(address);
+        const int on = 1;
+        int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+        if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0 ||
+            bind(fd, (const struct sockaddr *)&address, len) < 0 || getsockname(fd, (struct sockaddr *)&address, &len) < 0)
+                soak_fail("bind");
+        return ntohs(address.sin_port);
+}
+
 static void start(const char *msd, const char *server) {
-        static char upstream[ADDRESS_PATH_MAX + 16];
-        const char *socket = upstream + sizeof("unix:") - 1;
+        uint16_t model_port = take_port();
+        char upstream[64], port[16];
         const char *const sim[] = { "--threads", "4", "--load-time", "200ms", "--inference-time", "2ms", "--max-inflight", "256",
                                     "--max-connections", "128", "--max-waiting", "65536", "--max-prompt", "262144",
                                     "--request-timeout", "3s", NULL };
         const char *const real[] = { "--threads", "4", "--upstream", upstream, "--max-inflight", "64", "--max-connections", "256",
                                      "--max-prompt", "262144", "--load-attempts", "1", "--on-load-failure", "stay", "--", server,
-                                     "--socket", socket, "--load", "150ms", "--think", "2ms", NULL };
+                                     "--port", port, "--load", "150ms", "--think", "200us", NULL };
 
         snprintf(soak.directory, sizeof(soak.directory), "%s/msd-soak.XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
         if (!mkdtemp(soak.directory)) {
                 soak.directory[0] = '\0';
                 soak_fail("mkdtemp");
         }
-        snprintf(upstream, sizeof(upstream), "unix:%s/model", soak.directory);
-        soak.sites[SIM] = (struct site){ .name = "sim", .max_connections = 128 };
-        soak.sites[UPSTREAM] = (struct site){ .name = "upstream", .echoes = true, .max_connections = 256 };
+        snprintf(port, sizeof(port), "%u", model_port);
+        snprintf(upstream, sizeof(upstream), "http://127.0.0.1:%s", port);
+        soak.sites[SIM] = (struct site){
+                .name = "sim", .max_connections = 128, .many = soak.many / crowd[SIM][CHARACTER_MILLION]
+        };
+        soak.sites[UPSTREAM] = (struct site){ .name = "upstream", .echoes = true, .model_port = model_port, .max_connections = 256 };
         site_start(&soak.sites[SIM], msd, soak.directory, sim);
         site_start(&soak.sites[UPSTREAM], msd, soak.directory, real);
 }
 
 static void usage(void) {
-        fprintf(stderr, "Usage: soak [--minutes N] [--seed N] MSD MODEL_SERVER\n");
+        fprintf(stderr, "Usage: soak [--minutes N] [--seed N] [--many N] MSD MODEL_SERVER\n");
         exit(2);
 }
 
 int main(int argc, char **argv) {
         static const struct option table[] = {
-                { "minutes", required_argument, NULL, 'm' }, { "seed", required_argument, NULL, 's' }, { 0 },
+                { "minutes", required_argument, NULL, 'm' }, { "seed", required_argument, NULL, 's' },
+                { "many", required_argument, NULL, 'n' },    { 0 },
         };
         double minutes = 5;
         char *end;
         int c;
 
+        soak.many = 1000000;
         if (getrandom(&soak.seed, sizeof(soak.seed), 0) != sizeof(soak.seed))
                 soak_fail("getrandom");
         while ((c = getopt_long(argc, argv, "", table, NULL)) != -1)
@@ -436,6 +470,11 @@ int main(int argc, char **argv) {
                         break;
                 case 's':
                         soak.seed = strtoull(optarg, &end, 10);
+                        if (*end)
+                                usage();
+                        break;
+                case 'n':
+                        soak.many = strtoull(optarg, &end, 10);
                         if (*end)
                                 usage();
                         break;
