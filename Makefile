@@ -4,6 +4,7 @@
 # make check-model  every state of a model of the gate, and a million rounds of it with real threads
 # make fuzz       inputs that libFuzzer makes up, for every target or for those of TARGETS, FUZZ_SECONDS each
 # make bench      the tables of README.md
+# make soak       MINUTES=5 of every kind of client, and models that die at random
 # make install    honours DESTDIR, PREFIX, UNITDIR, SYSUSERSDIR, MANDIR
 
 VERSION := 0.1.0
@@ -176,7 +177,8 @@ $(BUILD)/tests/systemd/crowd: %: %.o $(call objects,common/address.c)
 CLIENT_TESTS := $(wildcard tests/clients/*.sh)
 
 # The sources that make no sense alone: man pages without a warning, the arrows between the rooms, the model of the gate.
-SCRIPT_TESTS := tests/arrows.sh tests/manpages.sh tests/install.sh tests/units.sh tests/hardening.sh tests/model/check.sh
+SCRIPT_TESTS := tests/soak/check.sh tests/arrows.sh tests/manpages.sh tests/install.sh tests/units.sh tests/hardening.sh \
+	tests/model/check.sh
 
 .PHONY: check check-built check-asan check-tsan
 check:
@@ -184,7 +186,7 @@ check:
 	@$(MAKE) --no-print-directory -s -j"$$(nproc)" check-built
 
 check-built: all $(UNIT_TESTS) $(SYSTEM_TESTS) $(BUILD)/tests/systemd/crowd $(BUILD)/tests/upstream/server \
-		$(BUILD)/tests/model/rounds $(FUZZ_TESTS)
+		$(BUILD)/tests/model/rounds $(FUZZ_TESTS) $(BUILD)/tests/soak/soak
 	@MSD=$(BUILD)/msd MSCLI=$(BUILD)/mscli BUILD=$(BUILD) tests/support/run-tests.sh $(BUILD)/logs \
 		$(SYSTEM_TESTS) $(CLIENT_TESTS) $(SYSTEMD_TESTS) $(BALANCER_TESTS) $(UNIT_TESTS) $(FUZZ_TESTS) $(BUILD)/tests/model/rounds \
 		$(SCRIPT_TESTS)

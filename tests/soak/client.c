@@ -626,7 +626,7 @@ void client_plan(struct client *client, uint64_t seed, uint64_t serial, bool sta
                         script_post(script, (uint32_t)chance_between(chance, 2000, 8000), true, true, FAULT_NONE);
                 else {
                         client->window = SIZE_MAX;
-                        for (n = chance_between(chance, 200, 2000); n > 0; n--)
+                        for (n = chance_between(chance, 200, 500); n > 0; n--)
                                 script_post(script, 8, true, true, FAULT_NONE);
                 }
                 break;

@@ -247,11 +247,13 @@ static void send_all(struct site *site, int fd, const char *text) {
 
 /* The next reply's line, and its body, if it has one, behind it. */
 static void receive(struct site *site, int fd, char *reply, size_t size) {
-        size_t len = 0, lines;
+        size_t len = 0, lines = 0;
 
         do {
                 ssize_t n = recv(fd, reply + len, size - 1 - len, 0);
 
+                if (n < 0 && errno == EINTR)
+                        continue;
                 if (n <= 0) {
                         if (n == 0)
                                 errno = ECONNRESET;
@@ -345,27 +347,6 @@ static uint64_t count_entries(const struct site *site, const char *name) {
         return n;
 }
 
-static bool has_descriptor(const struct site *site, const char *target) {
-        const struct dirent *entry;
-        char path[320], at[64];
-        bool found = false;
-        DIR *directory;
-
-        snprintf(path, sizeof(path), "/proc/%d/fd", (int)site->pid);
-        directory = opendir(path);
-        if (!directory)
-                soak_fail(path);
-        while (!found && (entry = readdir(directory))) {
-                ssize_t n;
-
-                snprintf(path, sizeof(path), "/proc/%d/fd/%s", (int)site->pid, entry->d_name);
-                n = readlink(path, at, sizeof(at) - 1);
-                found = n == (ssize_t)strlen(target) && memcmp(at, target, (size_t)n) == 0;
-        }
-        closedir(directory);
-        return found;
-}
-
 void site_wait_until_idle(struct site *site, uint64_t connections) {
         uint64_t deadline = clock_now() + PATIENCE;
         struct account account;
@@ -426,27 +407,55 @@ static void ask_everywhere(struct site *site) {
         tally->lives += ASKED_AT_ONCE;
 }
 
-/* How many of its sockets are connected to its model server. */
-static uint64_t count_model_connections(const struct site *site) {
-        char path[64], line[512], name[64];
-        uint64_t n = 0;
+/* Looks for a socket in a table of /proc/net; of tcp `port` is that of its peer. */
+static bool find_socket(const struct site *site, const char *table, unsigned long inode, unsigned *port) {
+        char path[64], line[512];
+        bool found = false;
         FILE *file;
 
-        snprintf(path, sizeof(path), "/proc/%d/net/tcp", (int)site->pid);
+        snprintf(path, sizeof(path), "/proc/%d/net/%s", (int)site->pid, table);
         file = fopen(path, "re");
         if (!file)
                 soak_fail(path);
-        while (site->model_port > 0 && fgets(line, sizeof(line), file)) {
-                unsigned long inode;
-                unsigned port;
+        while (!found && fgets(line, sizeof(line), file)) {
+                unsigned long one = 0;
 
-                if (sscanf(line, "%*d: %*s %*8[0-9A-F]:%x %*s %*s %*s %*s %*s %*s %lu", &port, &inode) != 2 || port != site->model_port ||
-                    inode == 0)
-                        continue;
-                snprintf(name, sizeof(name), "socket:[%lu]", inode);
-                n += has_descriptor(site, name);
+                *port = 0;
+                if (strcmp(table, "tcp") == 0)
+                        (void)sscanf(line, "%*d: %*s %*8[0-9A-F]:%x %*s %*s %*s %*s %*s %*s %lu", port, &one);
+                else
+                        (void)sscanf(line, "%*x: %*s %*s %*s %*s %*s %lu", &one);
+                found = one == inode;
         }
         fclose(file);
+        return found;
+}
+
+/* How many of its sockets are connected to its model server, or were: one that was reset is in no table any more. */
+static uint64_t count_model_connections(const struct site *site) {
+        const struct dirent *entry;
+        char path[320], target[64];
+        uint64_t n = 0;
+        DIR *directory;
+
+        snprintf(path, sizeof(path), "/proc/%d/fd", (int)site->pid);
+        directory = opendir(path);
+        if (!directory)
+                soak_fail(path);
+        while (site->model_port > 0 && (entry = readdir(directory))) {
+                unsigned long inode;
+                unsigned port;
+                ssize_t len;
+
+                snprintf(path, sizeof(path), "/proc/%d/fd/%s", (int)site->pid, entry->d_name);
+                len = readlink(path, target, sizeof(target) - 1);
+                target[len > 0 ? len : 0] = '\0';
+                if (sscanf(target, "socket:[%lu]", &inode) != 1 || find_socket(site, "unix", inode, &port))
+                        continue;
+                n += !find_socket(site, "tcp", inode, &port) ||
+                     port == site->model_port;
+        }
+        closedir(directory);
         return n;
 }
 

@@ -42,7 +42,7 @@
 
 /* The first rounds have one of each kind in them: what the daemon takes once, it has then. */
 #define WARM_UP 2
-#define ROUNDS_MIN (WARM_UP + 2)
+#define ROUNDS_MIN (WARM_UP + 1)
 
 /* Nothing was answered for so long, on whatever machine: nothing will be. */
 #define PATIENCE (180 * NSEC_PER_SEC)
@@ -348,11 +348,12 @@ static uint64_t least(const uint64_t *values, unsigned begin, unsigned end) {
 
 static void check_memory(unsigned i, unsigned rounds) {
         const struct site *site = &soak.sites[i];
-        unsigned half = WARM_UP + (rounds - WARM_UP) / 2;
-        uint64_t first = least(soak.memory[i], WARM_UP, half), second = least(soak.memory[i], half, rounds);
+        /* Of three rounds the first has to do. */
+        unsigned begin = MIN((unsigned)WARM_UP, rounds - 2), half = begin + (rounds - begin) / 2;
+        uint64_t first = least(soak.memory[i], begin, half), second = least(soak.memory[i], half, rounds);
 
         printf("%s: memory %.2f MiB at the least in rounds %u to %u, %.2f MiB in rounds %u to %u%s\n", site->name, (double)first / (1 << 20),
-               WARM_UP, half - 1, (double)second / (1 << 20), half, rounds - 1,
+               begin, half - 1, (double)second / (1 << 20), half, rounds - 1,
                site->sanitized ? " (under a sanitizer that says nothing)" : "");
         if (!site->sanitized && second > first + GROWTH_MAX)
                 soak_wrong(site, "Memory has grown by %" PRIu64 " bytes", second - first);

@@ -11,14 +11,14 @@ fuzz=(clang libclang-rt-dev llvm)
 bench=(python3-minimal haproxy nginx-light)
 
 case ${1-} in
-demo | build) wanted=("${build[@]}") ;;
+demo | build | soak) wanted=("${build[@]}") ;;
 check) wanted=("${build[@]}" "${check[@]}") ;;
 model) wanted=("${build[@]}" "${model[@]}") ;;
 sanitize) wanted=("${build[@]}" "${check[@]}" "${sanitize[@]}") ;;
 fuzz) wanted=("${build[@]}" "${fuzz[@]}") ;;
 bench) wanted=("${build[@]}" "${bench[@]}") ;;
 *)
-    echo "usage: packages.sh build|demo|check|model|sanitize|fuzz|bench" >&2
+    echo "usage: packages.sh build|demo|check|model|sanitize|fuzz|soak|bench" >&2
     exit 2
     ;;
 esac
