@@ -47,6 +47,9 @@
 /* Nothing was answered for so long, on whatever machine: nothing will be. */
 #define PATIENCE (180 * NSEC_PER_SEC)
 
+/* At the descriptors. */
+#define LOOKS 3
+
 #define EVENTS 256
 #define SERIALS 10000000
 #define ROUNDS_MAX 4096
@@ -359,6 +362,24 @@ static void check_memory(unsigned i, unsigned rounds) {
                 soak_wrong(site, "Memory has grown by %" PRIu64 " bytes", second - first);
 }
 
+/*
+ * While the kernel writes its tables sockets come and go, and one may be left out: of several looks the one counts that says
+ * most, or the first that says no more than `most`. What is lost is there each time.
+ */
+static void settle(struct site *site, struct size *size, uint64_t most) {
+        struct size again;
+
+        *size = (struct size){ 0 };
+        for (unsigned i = 0; i < LOOKS; i++) {
+                site_settle(site, count_here(site));
+                site_measure(site, &again);
+                if (i == 0 || (most == UINT64_MAX) == (again.descriptors > size->descriptors))
+                        *size = again;
+                if (size->descriptors <= most && most != UINT64_MAX)
+                        return;
+        }
+}
+
 static void run(uint64_t length) {
         struct size begin[SITES], end[SITES];
         unsigned round;
@@ -371,8 +392,7 @@ static void run(uint64_t length) {
                 leg(one, true);
                 print_round(round);
                 for (unsigned i = 0; i < SITES && round + 1 == WARM_UP; i++) {
-                        site_settle(&soak.sites[i], count_here(&soak.sites[i]));
-                        site_measure(&soak.sites[i], &begin[i]);
+                        settle(&soak.sites[i], &begin[i], UINT64_MAX);
                         check_accounts(i, false);
                 }
         }
@@ -382,10 +402,9 @@ static void run(uint64_t length) {
         for (unsigned i = 0; i < SITES; i++) {
                 struct site *site = &soak.sites[i];
 
-                site_settle(site, 1);
-                site_measure(site, &end[i]);
+                settle(site, &end[i], begin[i].descriptors);
                 check_accounts(i, false);
-                expect(site, begin[i].descriptors, end[i].descriptors, begin[i].descriptors, "Descriptors, against those at the start");
+                expect(site, 0, end[i].descriptors, begin[i].descriptors, "Descriptors, against those at the start");
                 expect(site, begin[i].threads, end[i].threads, begin[i].threads, "Threads, against those at the start");
                 expect(site, 0, site->most_connections, site->max_connections, "Clients at once");
         }
