@@ -4,6 +4,7 @@
  * Cleanup attributes, container_of() and the few macros that every room uses.
  */
 
+#include <errno.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -24,6 +25,18 @@
 /* Hands the object on: the variable, and with it the cleanup, is left empty. */
 #define STEAL_POINTER(p) ({ __typeof__(p) stolen = (p); (p) = NULL; stolen; })
 #define STEAL_FD(fd) ({ int stolen_fd = (fd); (fd) = -1; stolen_fd; })
+
+/* What a system call returns that is made again when a signal interrupts it: so often at the most, for none is made for ever. */
+#define UTIL_RETRY_MAX 100
+#define UTIL_RETRY(call)                                                                                \
+        ({                                                                                              \
+                ssize_t retry_r;                                                                        \
+                                                                                                        \
+                for (unsigned retry_n = 0; (retry_r = (call)) < 0 && errno == EINTR; retry_n++)         \
+                        if (retry_n == UTIL_RETRY_MAX)                                                  \
+                                break;                                                                  \
+                retry_r;                                                                                \
+        })
 
 static inline void util_free_pointer(void *p) {
         free(*(void **)p);

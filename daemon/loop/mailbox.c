@@ -11,7 +11,7 @@ static void mailbox_ready(struct watch *watch, uint32_t events) {
         unsigned letters;
 
         (void)events;
-        /* Drained first: what is posted from here on wakes again. */
+        /* Drained first: what is posted from here on wakes again. Edge-triggered, one that cannot be drained does not spin. */
         (void)!read(watch->fd, &count, sizeof(count));
         letters = atomic_exchange(&mailbox->letters, 0);
         if (letters != 0)
@@ -27,7 +27,7 @@ int mailbox_init(struct mailbox *mailbox, struct reactor *reactor,
         fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         if (fd < 0)
                 return -errno;
-        r = reactor_watch(reactor, &mailbox->watch, fd, EPOLLIN, mailbox_ready);
+        r = reactor_watch(reactor, &mailbox->watch, fd, EPOLLIN | EPOLLET, mailbox_ready);
         if (r < 0)
                 return r;
         (void)STEAL_FD(fd);
@@ -42,6 +42,7 @@ void mailbox_deinit(struct mailbox *mailbox) {
 void mailbox_post(struct mailbox *mailbox, unsigned letters) {
         const uint64_t one = 1;
 
-        if (atomic_fetch_or(&mailbox->letters, letters) == 0)
-                (void)!write(mailbox->watch.fd, &one, sizeof(one));
+        /* There is no other way to say that it cannot be said: who does not hear it waits for ever. */
+        if (atomic_fetch_or(&mailbox->letters, letters) == 0 && write(mailbox->watch.fd, &one, sizeof(one)) < 0)
+                (void)reactor_rouse(&mailbox->watch);
 }

@@ -6,6 +6,12 @@
 #include "common/number.h"
 #include "common/util.h"
 
+/*
+ * So often in a row a wait may be interrupted. Signals are blocked, or end the process: who debugs it or stops it for a while
+ * does so, once at a time.
+ */
+#define INTERRUPTED_MAX 1000
+
 int reactor_init(struct reactor *reactor) {
         *reactor = (struct reactor){ .epoll = epoll_create1(EPOLL_CLOEXEC) };
         list_init(&reactor->jobs);
@@ -29,15 +35,23 @@ int reactor_watch(struct reactor *reactor, struct watch *watch, int fd, uint32_t
         return 0;
 }
 
-int reactor_rewatch(struct watch *watch, uint32_t events) {
+int reactor_rearm(struct watch *watch, uint32_t events) {
         struct epoll_event event = { .events = events, .data.ptr = watch };
 
-        if (events == watch->events)
-                return 0;
         if (epoll_ctl(watch->reactor->epoll, EPOLL_CTL_MOD, watch->fd, &event) < 0)
                 return -errno;
         watch->events = events;
         return 0;
+}
+
+int reactor_rewatch(struct watch *watch, uint32_t events) {
+        return events == watch->events ? 0 : reactor_rearm(watch, events);
+}
+
+int reactor_rouse(struct watch *watch) {
+        struct epoll_event event = { .events = EPOLLIN | EPOLLOUT | EPOLLET, .data.ptr = watch };
+
+        return epoll_ctl(watch->reactor->epoll, EPOLL_CTL_MOD, watch->fd, &event) < 0 ? -errno : 0;
 }
 
 void reactor_unwatch(struct watch *watch) {
@@ -45,7 +59,9 @@ void reactor_unwatch(struct watch *watch) {
 
         if (!reactor)
                 return;
-        (void)epoll_ctl(reactor->epoll, EPOLL_CTL_DEL, watch->fd, NULL);
+        /* It may be gone when its next event comes. */
+        if (epoll_ctl(reactor->epoll, EPOLL_CTL_DEL, watch->fd, NULL) < 0)
+                reactor_fail(reactor, -errno);
         for (int i = reactor->batch_next; i < reactor->batch_end; i++)
                 if (reactor->batch[i].data.ptr == watch)
                         reactor->batch[i].data.ptr = NULL;
@@ -110,10 +126,13 @@ static void reactor_run_jobs(struct reactor *reactor) {
 }
 
 int reactor_run(struct reactor *reactor) {
-        while (!reactor->stopped) {
+        unsigned interrupted = 0;
+
+        while (!reactor->stopped && reactor->error == 0) {
                 int n = reactor_wait(reactor, list_is_empty(&reactor->jobs) ? timer_list_due(&reactor->timers) : 0);
 
-                if (n < 0 && n != -EINTR)
+                interrupted = n == -EINTR ? interrupted + 1 : 0;
+                if (n < 0 && (n != -EINTR || interrupted == INTERRUPTED_MAX))
                         return n;
                 reactor->now = 0;
                 reactor->batch_end = MAX(n, 0);
@@ -129,9 +148,14 @@ int reactor_run(struct reactor *reactor) {
                         timer_list_elapse(&reactor->timers, reactor_now(reactor));
                 reactor_run_jobs(reactor);
         }
-        return 0;
+        return reactor->error;
 }
 
 void reactor_stop(struct reactor *reactor) {
         reactor->stopped = true;
+}
+
+void reactor_fail(struct reactor *reactor, int error) {
+        if (reactor->error == 0)
+                reactor->error = error;
 }

@@ -40,6 +40,7 @@ struct reactor {
         int epoll;
         bool stopped;
         bool no_pwait2;
+        int error;                      /* -errno of what makes it end */
         uint64_t now;                   /* of this turn; 0 until somebody asks */
         struct timer_list timers;
         struct list jobs;
@@ -54,18 +55,37 @@ int reactor_init(struct reactor *reactor);
 /* For memory that is all zero, or was deinitialised before, this does nothing. */
 void reactor_deinit(struct reactor *reactor);
 
-/* Runs turns until reactor_stop(), and the rest of the turn in which that is called. Returns 0 or -errno of the wait. */
+/*
+ * Runs turns until reactor_stop(), and the rest of the turn in which that is called. Returns 0 or -errno: of the wait, of
+ * taking a watch out of the set, or as reactor_fail() said.
+ */
 int reactor_run(struct reactor *reactor);
 void reactor_stop(struct reactor *reactor);
+
+/* The same as reactor_stop(), for an error: -errno. The first one counts. */
+void reactor_fail(struct reactor *reactor, int error);
 
 /* Adds `fd` to the set; `events` are those of epoll_ctl(2). Returns 0 or -errno, which leaves the watch out of it. */
 int reactor_watch(struct reactor *reactor, struct watch *watch, int fd, uint32_t events,
                   void (*ready)(struct watch *watch, uint32_t events));
 
-/* Changes what is watched for. Returns 0 or -errno. */
+/*
+ * Changes what is watched for; reactor_rearm() has what is ready told again of an edge-triggered watch. Both return 0 or
+ * -errno.
+ */
+int reactor_rearm(struct watch *watch, uint32_t events);
 int reactor_rewatch(struct watch *watch, uint32_t events);
 
-/* Takes the watch out of its set: it is not called again, in the turn that is running neither. Harmless twice. */
+/*
+ * Has an edge-triggered watch of a descriptor that can be written to called, as if it had become readable. From any thread;
+ * from then on it is called for both. Returns 0 or -errno.
+ */
+int reactor_rouse(struct watch *watch);
+
+/*
+ * Takes the watch out of its set: it is not called again, in the turn that is running neither. Harmless twice. Where the
+ * kernel does not let go of it, that turn is the last one.
+ */
 void reactor_unwatch(struct watch *watch);
 
 void job_init(struct job *job, void (*run)(struct job *job));
