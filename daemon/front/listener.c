@@ -20,6 +20,9 @@
 /* So many in one turn; then those that are connected have theirs. */
 #define ACCEPT_BATCH 64
 
+/* Another worker may have been faster, and a client may have gone again; who finds none so often in a row rests. */
+#define VAIN_MAX 100
+
 /* A descriptor of another worker's, or another process's, that is closed tells nobody. */
 #define RETRY_NSEC (100 * NSEC_PER_MSEC)
 
@@ -280,16 +283,19 @@ static void listener_ready(struct watch *watch, uint32_t events) {
                         int error = errno;
 
                         atomic_fetch_sub(&listener->limit->connections, 1);
-                        if (error == EAGAIN)
+                        listener->vain++;
+                        if (error == EAGAIN && listener->vain < VAIN_MAX)
                                 return;
                         /* The error of one that has gone again is not the socket's: accept(2). */
-                        if (error == EINTR || error == ECONNABORTED)
+                        if ((error == EINTR || error == ECONNABORTED) && listener->vain < VAIN_MAX)
                                 continue;
+                        listener->vain = 0;
                         if (error != EMFILE && error != ENFILE && error != ENOBUFS && error != ENOMEM)
                                 log_warning("Cannot accept a connection, ignoring: %s", strerror(error));
                         listener_pause(listener);
                         return;
                 }
+                listener->vain = 0;
                 listener->accepted(listener, fd);
         }
 }
