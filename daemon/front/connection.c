@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 
 #include "common/line.h"
+#include "common/number.h"
 #include "common/protocol.h"
 #include "common/util.h"
 #include "daemon/log.h"
@@ -25,6 +26,9 @@
 
 #define CONNECTION_EVENTS (EPOLLIN | EPOLLRDHUP | EPOLLET)
 
+/* What the kernel has no memory for, or said and then did not do, is tried again. */
+#define STARVED_NSEC (100 * NSEC_PER_MSEC)
+
 struct connection {
         struct watch watch;
         struct request_owner owner;
@@ -41,6 +45,9 @@ struct connection {
         bool input_ending : 1;          /* there will be an end of file */
         bool input_ended : 1;
         bool blocked : 1;               /* the socket takes no output for now */
+        bool told_input : 1;            /* an event said that there is input, and none was read since */
+        bool told_room : 1;             /* an event said that output is taken, and none was since */
+        bool starved : 1;               /* to be told anew of input, or of room for output */
         bool gone : 1;                  /* nobody hears replies any more */
         bool broken : 1;                /* to be ended without more ado */
         bool parked_rest : 1;           /* a successor would find a part of a command */
@@ -53,6 +60,21 @@ static struct connection *connection_of(struct request_owner *owner) {
 
 static void attend_later(struct connection *connection) {
         reactor_queue(connection->front->reactor, &connection->attend);
+}
+
+/* It can neither be read nor answered: its client sees the end. Where that is not the client's own doing it is said. */
+static void give_up(struct connection *connection, int error) {
+        if (!connection->broken && error != ECONNRESET && error != EPIPE)
+                log_warning("Cannot go on with a connection, ending it: %s", strerror(error));
+        connection->broken = true;
+}
+
+static void starve(struct connection *connection) {
+        struct front *front = connection->front;
+
+        connection->starved = true;
+        if (!timer_is_set(&front->starved))
+                reactor_set_timer(front->reactor, &front->starved, timer_now() + STARVED_NSEC);
 }
 
 static size_t output_left(const struct connection *connection) {
@@ -73,7 +95,7 @@ static char *output_space(struct connection *connection, size_t n) {
 
                 if (!grown) {
                         /* A reply that is lost leaves the client waiting for good: better it sees the end. */
-                        connection->broken = true;
+                        give_up(connection, ENOMEM);
                         return NULL;
                 }
                 connection->output = grown;
@@ -346,13 +368,11 @@ static void connection_read(struct connection *connection) {
                 r = line_space(&connection->line, connection->front->scratch, FRONT_SCRATCH_SIZE, &to, &space);
                 if (r < 0)
                         break;
-                n = recv(connection->watch.fd, to, space, MSG_DONTWAIT);
+                n = UTIL_RETRY(recv(connection->watch.fd, to, space, MSG_DONTWAIT));
                 if (n <= 0) {
                         int error = errno;
 
                         r = line_keep(&connection->line);
-                        if (n < 0 && error == EINTR)
-                                continue;
                         connection->readable = false;
                         if (n == 0) {
                                 if (line_left(&connection->line) > 0) {
@@ -364,10 +384,14 @@ static void connection_read(struct connection *connection) {
                                         parking_write(parking_of(connection));
                                 }
                                 connection->input_ended = true;
-                        } else if (error != EAGAIN)
-                                connection->broken = true;
+                        } else if (error == ENOMEM || error == ENOBUFS || (error == EAGAIN && connection->told_input))
+                                starve(connection);
+                        else if (error != EAGAIN)
+                                give_up(connection, error);
+                        connection->told_input = false;
                         break;
                 }
+                connection->told_input = false;
                 line_filled(&connection->line, (size_t)n);
                 left = line_left(&connection->line);
                 r = take_commands(connection);
@@ -379,22 +403,30 @@ static void connection_read(struct connection *connection) {
                         connection->readable = false;
         }
         if (r < 0)
-                connection->broken = true;
+                give_up(connection, -r);
 }
 
 /* Sends what there is. */
 static void connection_flush(struct connection *connection) {
         while (output_left(connection) > 0 && !connection->blocked) {
-                ssize_t n = send(connection->watch.fd, connection->output + connection->output_start,
-                                 output_left(connection), MSG_DONTWAIT | MSG_NOSIGNAL);
+                ssize_t n = UTIL_RETRY(send(connection->watch.fd, connection->output + connection->output_start,
+                                            output_left(connection), MSG_DONTWAIT | MSG_NOSIGNAL));
+                int r;
 
-                if (n >= 0)
+                if (n >= 0) {
                         connection->output_start += (size_t)n;
-                else if (errno == EAGAIN || errno == ENOBUFS || errno == ENOMEM) {
+                        connection->told_room = false;
+                } else if (errno == ENOBUFS || errno == ENOMEM || (errno == EAGAIN && connection->told_room)) {
                         connection->blocked = true;
-                        if (reactor_rewatch(&connection->watch, CONNECTION_EVENTS | EPOLLOUT) < 0)
-                                connection->broken = true;
-                } else if (errno != EINTR) {
+                        starve(connection);
+                } else if (errno == EAGAIN) {
+                        connection->blocked = true;
+                        r = reactor_rewatch(&connection->watch, CONNECTION_EVENTS | EPOLLOUT);
+                        if (r < 0)
+                                give_up(connection, -r);
+                } else {
+                        if (errno != EPIPE && errno != ECONNRESET)
+                                log_warning("Cannot answer a connection, ending it: %s", strerror(errno));
                         /* The peer hears nothing any more; what it said before that is still to be read. */
                         connection->gone = true;
                         connection->output_start = connection->output_end;
@@ -453,11 +485,16 @@ static void connection_ready(struct watch *watch, uint32_t events) {
         struct connection *connection = container_of(watch, struct connection, watch);
 
         if (events & EPOLLOUT && connection->blocked) {
+                int r = reactor_rewatch(&connection->watch, CONNECTION_EVENTS);
+
                 connection->blocked = false;
-                if (reactor_rewatch(&connection->watch, CONNECTION_EVENTS) < 0)
-                        connection->broken = true;
+                connection->told_room = true;
+                if (r < 0)
+                        give_up(connection, -r);
                 attend_later(connection);
         }
+        if (events & EPOLLIN)
+                connection->told_input = true;
         if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
                 connection->input_ending = true;
         if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
@@ -520,6 +557,25 @@ static struct connection *connection_of_link(struct list *link) {
         return container_of(link, struct connection, link);
 }
 
+/* Those that have something to read, or room for what is to be sent, are told of it again. */
+static void starved_due(struct timer *timer) {
+        struct front *front = container_of(timer, struct front, starved);
+
+        for (struct list *i = front->connections.next; i != &front->connections; i = i->next) {
+                struct connection *connection = connection_of_link(i);
+                int r;
+
+                if (!connection->starved)
+                        continue;
+                connection->starved = false;
+                r = reactor_rearm(&connection->watch, CONNECTION_EVENTS | (connection->blocked ? EPOLLOUT : 0));
+                if (r < 0) {
+                        give_up(connection, -r);
+                        attend_later(connection);
+                }
+        }
+}
+
 /* All of it, in the order in which it came. */
 static void describe(struct parking *parking) {
         struct request_queue *queue = container_of(parking, struct request_queue, parking);
@@ -553,6 +609,7 @@ void front_init(struct front *front, struct reactor *reactor, struct request_que
         front->ended = ended;
         front->flushed = flushed;
         list_init(&front->connections);
+        timer_init(&front->starved, starved_due);
         queue->parking.describe = describe;
 }
 
@@ -597,7 +654,8 @@ void connection_feed(struct connection *connection, const char *data, size_t len
                         line_filled(&connection->line, space);
                         r = take_commands(connection);
                 }
-                connection->broken = r < 0;
+                if (r < 0)
+                        give_up(connection, -r);
         }
         request_queue_set_arrival(queue, 0);
         park_rest(connection);
@@ -626,6 +684,7 @@ static void connection_leave(struct connection *connection) {
 void front_deinit(struct front *front) {
         const bool leaving = front->queue->leaving;
 
+        timer_clear(&front->starved);
         while (!list_is_empty(&front->connections)) {
                 struct connection *connection = connection_of_link(front->connections.next);
 

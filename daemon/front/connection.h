@@ -19,6 +19,7 @@ struct front {
         struct request_queue *queue;
         struct status *status;
         struct list connections;
+        struct timer starved;                   /* for those that the kernel leaves without memory, or tells what is not so */
         void (*ended)(struct front *front);     /* a connection, and with it its descriptor */
         void (*flushed)(struct front *front);   /* a connection has sent all there was */
         char scratch[FRONT_SCRATCH_SIZE];
