@@ -21,6 +21,9 @@
 
 #define KILL_AFTER (5 * NSEC_PER_SEC)
 
+/* A descriptor that is said to be readable so often in a row, and is not, is broken. */
+#define VAIN_MAX 100
+
 /* In the environment of the child and all that it starts: whose they are. */
 #define OWNER_VARIABLE "MSD_OWNER"
 
@@ -52,6 +55,7 @@ static void stream_close(struct child_stream *stream) {
         unwatch_and_close(&stream->watch);
         free(STEAL_POINTER(stream->buffer));
         stream->len = 0;
+        stream->vain = 0;
 }
 
 static void child_close(struct child *child) {
@@ -60,6 +64,7 @@ static void child_close(struct child *child) {
         stream_close(&child->out);
         stream_close(&child->err);
         timer_clear(&child->kill);
+        child->notify_vain = 0;
         child->pid = 0;
 }
 
@@ -76,6 +81,22 @@ static void say(struct child *child, struct child_stream *stream, const char *li
         child->events->line(child, error, line, len);
 }
 
+/*
+ * One of its descriptors was said to be readable, and reading it has failed, as it does when all was read. Returns false when
+ * that was so too often in a row: it would stand still with its pipe full, or wait to be heard, and is to begin anew.
+ */
+static bool is_heard(struct child *child, unsigned *vain) {
+        char text[128];
+        int n;
+
+        if (++*vain < VAIN_MAX)
+                return true;
+        n = snprintf(text, sizeof(text), "Cannot be heard any more: %s", strerror(errno));
+        say(child, &child->err, text, (size_t)n);
+        child_kill(child);
+        return false;
+}
+
 /* Returns false at its end. */
 static bool stream_read(struct child *child, struct child_stream *stream) {
         for (;;) {
@@ -83,10 +104,9 @@ static bool stream_read(struct child *child, struct child_stream *stream) {
                 size_t start = 0;
                 char *end;
 
-                if (n < 0 && errno == EINTR)
-                        continue;
                 if (n < 0)
-                        return errno == EAGAIN;
+                        return is_heard(child, &stream->vain);
+                stream->vain = 0;
                 if (n == 0) {
                         if (stream->len > 0)
                                 say(child, stream, stream->buffer, stream->len);
@@ -133,6 +153,8 @@ static void notify_ready(struct watch *watch, uint32_t events) {
         while ((n = recv(watch->fd, message, sizeof(message) - 1, MSG_DONTWAIT)) >= 0) {
                 char *saved;
 
+                child->notify_vain = 0;
+
                 message[n] = '\0';
                 for (char *line = strtok_r(message, "\n", &saved); line; line = strtok_r(NULL, "\n", &saved))
                         child->events->notified(child, line);
@@ -140,6 +162,8 @@ static void notify_ready(struct watch *watch, uint32_t events) {
                 if (watch->fd < 0)
                         return;
         }
+        if (!is_heard(child, &child->notify_vain))
+                reactor_unwatch(watch);
 }
 
 static void process_ended(struct watch *watch, uint32_t events) {
@@ -334,9 +358,7 @@ int child_start(struct child *child, char *const *argv) {
         /* In both, so that it is done when either goes on. */
         (void)setpgid(child->pid, child->pid);
 
-        do
-                n = read(failed, &error, sizeof(error));
-        while (n < 0 && errno == EINTR);
+        n = UTIL_RETRY(read(failed, &error, sizeof(error)));
         if (n == sizeof(error)) {
                 (void)waitpid(child->pid, NULL, 0);
                 child_close(child);

@@ -29,6 +29,7 @@ struct child_stream {
         struct watch watch;
         char *buffer;
         size_t len;
+        unsigned vain;                          /* so often in a row it could not be read */
 };
 
 struct child {
@@ -40,6 +41,7 @@ struct child {
         struct child_stream out;
         struct child_stream err;
         struct watch notify;
+        unsigned notify_vain;
         struct timer kill;
         char tail[CHILD_TAIL_LINES][256];       /* the last lines of standard error */
         unsigned tail_next;
