@@ -73,6 +73,7 @@ static bool is_blocked(const struct fetch *fetch, CURLcode code) {
 /* It is tried again, for as long as it takes: nothing was sent of it. */
 static void try_later(struct fetcher *fetcher, struct fetch *fetch) {
         (void)curl_multi_remove_handle(fetcher->multi, fetch->easy);
+        list_remove(&fetch->blocked);
         list_append(&fetcher->blocked, &fetch->blocked);
         if (!timer_is_set(&fetcher->retry))
                 reactor_set_timer(fetcher->reactor, &fetcher->retry, timer_now() + BLOCKED_PAUSE);
@@ -80,8 +81,15 @@ static void try_later(struct fetcher *fetcher, struct fetch *fetch) {
 
 static void retry_due(struct timer *timer) {
         struct fetcher *fetcher = container_of(timer, struct fetcher, retry);
-        struct list blocked;
+        struct list blocked, unwatched;
 
+        list_move_all(&unwatched, &fetcher->unwatched);
+        while (!list_is_empty(&unwatched)) {
+                struct fetch *fetch = container_of(unwatched.next, struct fetch, blocked);
+
+                fetch_cancel(fetch);
+                fetch->done(fetch, 0, "Its connection cannot be watched");
+        }
         list_move_all(&blocked, &fetcher->blocked);
         while (!list_is_empty(&blocked)) {
                 struct fetch *fetch = container_of(blocked.next, struct fetch, blocked);
@@ -94,7 +102,10 @@ static void retry_due(struct timer *timer) {
                 }
                 fetch->is_blocked = false;
                 fetch->error[0] = '\0';
-                (void)curl_multi_add_handle(fetcher->multi, fetch->easy);
+                if (curl_multi_add_handle(fetcher->multi, fetch->easy) == CURLM_OK)
+                        continue;
+                fetch_cancel(fetch);
+                fetch->done(fetch, 0, strerror(ENOMEM));
         }
 }
 
@@ -141,31 +152,44 @@ static void socket_ready(struct watch *watch, uint32_t events) {
         finish(fetcher);
 }
 
+/*
+ * A socket cannot be watched: no event would come for its transfer, which is to fail. Not from here, where libcurl is at work
+ * on it; and libcurl, told of an error, gives up all of them, and with 7.88 falls over those that have no connection yet.
+ */
+static int not_watched(struct fetcher *fetcher, CURL *easy) {
+        struct fetch *fetch;
+        char *private;
+
+        curl_easy_getinfo(easy, CURLINFO_PRIVATE, &private);
+        fetch = (struct fetch *)(void *)private;
+        if (list_is_empty(&fetch->blocked))
+                list_append(&fetcher->unwatched, &fetch->blocked);
+        reactor_set_timer(fetcher->reactor, &fetcher->retry, timer_now());
+        return 0;
+}
+
 static int on_socket(CURL *easy, curl_socket_t fd, int what, void *user, void *known) {
         struct fetcher *fetcher = user;
         struct fetch_socket *socket = known;
         uint32_t events = (what & CURL_POLL_IN ? EPOLLIN : 0) | (what & CURL_POLL_OUT ? EPOLLOUT : 0);
         int r;
 
-        (void)easy;
         if (what == CURL_POLL_REMOVE) {
                 if (socket)
                         reactor_unwatch(&socket->watch);
                 free(socket);
                 return 0;
         }
-        if (socket) {
-                (void)reactor_rewatch(&socket->watch, events);
-                return 0;
-        }
+        if (socket)
+                return reactor_rewatch(&socket->watch, events) < 0 ? not_watched(fetcher, easy) : 0;
         socket = calloc(1, sizeof(*socket));
         if (!socket)
-                return -1;
+                return not_watched(fetcher, easy);
         socket->fetcher = fetcher;
         r = reactor_watch(fetcher->reactor, &socket->watch, fd, events, socket_ready);
         if (r < 0) {
                 free(socket);
-                return -1;
+                return not_watched(fetcher, easy);
         }
         curl_multi_assign(fetcher->multi, fd, socket);
         return 0;
@@ -198,6 +222,7 @@ int fetcher_init(struct fetcher *fetcher, struct reactor *reactor, const struct 
         timer_init(&fetcher->timer, timer_due);
         timer_init(&fetcher->retry, retry_due);
         list_init(&fetcher->blocked);
+        list_init(&fetcher->unwatched);
         fetcher->multi = curl_multi_init();
         if (!fetcher->multi)
                 return -ENOMEM;

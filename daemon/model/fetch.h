@@ -29,6 +29,7 @@ struct fetcher {
         CURLM *multi;
         struct timer timer;
         struct list blocked;            /* fetches that the upstream's backlog has no room for */
+        struct list unwatched;          /* fetches whose socket cannot be watched: they are about to fail */
         struct timer retry;
         CURL *idle[FETCH_IDLE_MAX];     /* easy handles, to be used again: one costs more to make than a request does */
         unsigned idle_count;
