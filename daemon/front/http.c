@@ -15,6 +15,7 @@
 #include "common/util.h"
 #include "daemon/front/fields.h"
 #include "daemon/front/http_request.h"
+#include "daemon/log.h"
 
 /* For the head of a request, and for the head of its answer. */
 #define CONNECTION_MEMORY 32768
@@ -417,8 +418,12 @@ static void on_connection(void *user, struct MHD_Connection *connection, void **
                         client->is_unix = info->client_addr->sa_family == AF_UNIX;
                         client->watch = (struct watch)WATCH_NULL;
                         /* Also while libmicrohttpd looks away. */
-                        (void)reactor_watch(http->reactor, &client->watch, fd, EPOLLRDHUP | EPOLLET, client_hung_up);
+                        if (reactor_watch(http->reactor, &client->watch, fd, EPOLLRDHUP | EPOLLET, client_hung_up) < 0)
+                                free(STEAL_POINTER(client));
                 }
+                /* What it asks will not be taken. */
+                if (!client)
+                        log_warning("Cannot serve an HTTP connection, ignoring: %s", strerror(errno));
                 *clientp = client;
                 counter_add(&http->queue->counters->connections, 1);
                 return;
@@ -430,7 +435,9 @@ static void on_connection(void *user, struct MHD_Connection *connection, void **
                 *clientp = NULL;
         }
         counter_add(&http->queue->counters->connections, -1);
-        http->ended(http);
+        /* Of one that cannot be added its caller hears. */
+        if (!http->adding)
+                http->ended(http);
 }
 
 /*
@@ -468,7 +475,8 @@ static void work(struct job *job) {
                 list_remove(&request->attention);
                 http_request_attend(request);
         }
-        (void)MHD_run(http->daemon);
+        if (MHD_run(http->daemon) == MHD_NO)
+                reactor_fail(http->reactor, errno > 0 ? -errno : -EIO);
         while (!list_is_empty(&http->resumed))
                 http_request_looked_at(container_of(http->resumed.next, struct http_request, resumed));
         tell_ends(http);
@@ -546,6 +554,7 @@ void http_deinit(struct http *http) {
 int http_connection_new(struct http *http, int fd) {
         struct sockaddr_storage address = { 0 };
         socklen_t len = sizeof(address);
+        enum MHD_Result r;
 
         (void)getsockname(fd, (struct sockaddr *)&address, &len);
         if (address.ss_family == AF_INET || address.ss_family == AF_INET6) {
@@ -556,7 +565,13 @@ int http_connection_new(struct http *http, int fd) {
                 (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &pause, sizeof(pause));
                 (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
         }
-        return MHD_add_connection(http->daemon, fd, (struct sockaddr *)&address, len) == MHD_YES ? 0 : -ENOMEM;
+        http->adding = true;
+        errno = 0;
+        r = MHD_add_connection(http->daemon, fd, (struct sockaddr *)&address, len);
+        http->adding = false;
+        if (r == MHD_YES)
+                return 0;
+        return errno > 0 ? -errno : -ENOMEM;
 }
 
 bool http_is_flushed(const struct http *http) {

@@ -31,6 +31,7 @@ struct http {
         struct list resumed;                    /* those that libmicrohttpd has to look at before it reads */
         struct timer keepalive;
         struct list hung_up;                    /* clients whose input has ended, and libmicrohttpd has to see it */
+        bool adding;                            /* a connection, just now */
         uint64_t unsent;                        /* requests that came whole and were not answered yet */
         void (*ended)(struct http *http);       /* a connection, and with it its descriptor */
         void (*flushed)(struct http *http);     /* an answer is sent */
