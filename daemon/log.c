@@ -73,14 +73,12 @@ static struct {
 /* Returns 0 or -errno. */
 static int write_all(const char *data, size_t len) {
         while (len > 0) {
-                ssize_t n = write(STDOUT_FILENO, data, len);
+                ssize_t n = UTIL_RETRY(write(STDOUT_FILENO, data, len));
 
-                if (n < 0 && errno != EINTR)
+                if (n < 0)
                         return -errno;
-                if (n > 0) {
-                        data += n;
-                        len -= (size_t)n;
-                }
+                data += n;
+                len -= (size_t)n;
         }
         return 0;
 }

@@ -28,8 +28,10 @@ void notify_status(const char *status) {
         (void)sd_notifyf(0, "STATUS=%s", status);
 }
 
-void notify_ready(const char *status) {
-        (void)sd_notifyf(0, "READY=1\nSTATUS=%s", status);
+int notify_ready(const char *status) {
+        int r = sd_notifyf(0, "READY=1\nSTATUS=%s", status);
+
+        return r < 0 ? r : 0;
 }
 
 void notify_stopping(const char *status, uint64_t extend) {
@@ -54,11 +56,13 @@ void notify_watchdog(void) {
         (void)sd_notify(0, "WATCHDOG=1");
 }
 
-void notify_keep(const char *name, const int *fds, unsigned n) {
+int notify_keep(const char *name, const int *fds, unsigned n) {
         char state[128];
+        int r;
 
         snprintf(state, sizeof(state), "FDSTORE=1\nFDPOLL=0\nFDNAME=%s", name);
-        (void)sd_pid_notify_with_fds(0, 0, state, fds, n);
+        r = sd_pid_notify_with_fds(0, 0, state, fds, n);
+        return r < 0 ? r : 0;
 }
 
 void notify_release(const char *name) {

@@ -14,8 +14,8 @@ bool notify_is_heard(void);
 /* STATUS=: one line for people. */
 void notify_status(const char *status);
 
-/* READY=1, and the status line that comes with it. */
-void notify_ready(const char *status);
+/* READY=1, and the status line that comes with it. Returns 0 or -errno: the manager has not heard it. */
+int notify_ready(const char *status);
 
 /* STOPPING=1, the status line, and how long it may take: EXTEND_TIMEOUT_USEC=. */
 void notify_stopping(const char *status, uint64_t extend);
@@ -30,8 +30,8 @@ void notify_failed(int error, const char *status);
 uint64_t notify_watchdog_interval(void);
 void notify_watchdog(void);
 
-/* The manager keeps copies of these descriptors under `name`, and passes them to the next process of this service. */
-void notify_keep(const char *name, const int *fds, unsigned n);
+/* The manager keeps copies of these descriptors under `name`, and passes them to the next process of this service. Returns 0 or -errno. */
+int notify_keep(const char *name, const int *fds, unsigned n);
 
 /* It keeps those with this name no longer. */
 void notify_release(const char *name);

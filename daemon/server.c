@@ -256,9 +256,9 @@ static void host_changed(struct host *host) {
                 mailbox_post(&server->mailbox, LETTER_CHANGED);
 }
 
-static void keeper_keep(struct parking_keeper *keeper, const char *name, const int *fds, unsigned n) {
+static int keeper_keep(struct parking_keeper *keeper, const char *name, const int *fds, unsigned n) {
         (void)keeper;
-        notify_keep(name, fds, n);
+        return notify_keep(name, fds, n);
 }
 
 static void keeper_release(struct parking_keeper *keeper, const char *name) {
@@ -399,7 +399,9 @@ static void load_ready(struct loader *loader, const char *name) {
 
         set_situation(server, "Ready: %s was loaded in %s", name,
                       number_format_duration(text, status_load_time(&server->status) / NSEC_PER_MSEC * NSEC_PER_MSEC));
-        notify_ready(status_line(server));
+        r = notify_ready(status_line(server));
+        if (r < 0)
+                log_warning("Cannot tell the service manager that the model is ready, ignoring: %s", strerror(-r));
 }
 
 static void load_lost(struct loader *loader, const char *reason) {

@@ -164,10 +164,8 @@ static void take_descriptors(struct survivors *survivors, int from, int to) {
                         .msg_controllen = sizeof(control),
                 };
                 struct cmsghdr *header;
-                ssize_t n = recvmsg(from, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+                ssize_t n = UTIL_RETRY(recvmsg(from, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC));
 
-                if (n < 0 && errno == EINTR)
-                        continue;
                 if (n <= 0)
                         return;
                 header = CMSG_FIRSTHDR(&message);
@@ -262,11 +260,9 @@ static const char *reader_get(struct log_reader *reader, uint64_t offset, size_t
         reader->start = offset;
         reader->len = 0;
         while (reader->len < n) {
-                ssize_t got = pread(reader->fd, reader->data + reader->len, reader->size - reader->len,
-                                    (off_t)(offset + reader->len));
+                ssize_t got = UTIL_RETRY(pread(reader->fd, reader->data + reader->len, reader->size - reader->len,
+                                               (off_t)(offset + reader->len)));
 
-                if (got < 0 && errno == EINTR)
-                        continue;
                 if (got <= 0)
                         return NULL;
                 reader->len += (size_t)got;

@@ -78,15 +78,13 @@ static int write_at(int fd, const struct parking_data *pieces, unsigned n, uint6
                 size_t len = pieces[i].len;
 
                 while (len > 0) {
-                        ssize_t written = pwrite(fd, data, len, (off_t)offset);
+                        ssize_t written = UTIL_RETRY(pwrite(fd, data, len, (off_t)offset));
 
-                        if (written < 0 && errno != EINTR)
+                        if (written < 0)
                                 return -errno;
-                        if (written > 0) {
-                                data += written;
-                                len -= (size_t)written;
-                                offset += (size_t)written;
-                        }
+                        data += written;
+                        len -= (size_t)written;
+                        offset += (size_t)written;
                 }
         }
         return 0;
@@ -112,10 +110,18 @@ static int new_pair(int pair[static 2]) {
         return socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0 ? -errno : 0;
 }
 
-static void keep(struct parking *parking) {
-        const int fds[] = { parking->pair[0], parking->pair[1], parking->log };
+/* The keeper gets `pair` under a new name. Returns 0, or -errno and leaves the name as it was. */
+static int keep(struct parking *parking, const int pair[static 2]) {
+        const int fds[] = { pair[0], pair[1], parking->log };
+        char before[sizeof(parking->name)];
+        int r;
 
-        parking->keeper->keep(parking->keeper, parking->name, fds, ARRAY_SIZE(fds));
+        memcpy(before, parking->name, sizeof(before));
+        name_pair(parking);
+        r = parking->keeper->keep(parking->keeper, parking->name, fds, ARRAY_SIZE(fds));
+        if (r < 0)
+                memcpy(parking->name, before, sizeof(before));
+        return r;
 }
 
 bool parking_open(struct parking *parking) {
@@ -143,13 +149,13 @@ bool parking_open(struct parking *parking) {
         parking->full = false;
         if (r == 0)
                 r = write_header(parking, false);
+        if (r == 0)
+                r = keep(parking, parking->pair);
         if (r < 0) {
                 parking_close(parking);
                 parking_fail(parking, -r);
                 return false;
         }
-        name_pair(parking);
-        keep(parking);
         return true;
 }
 
@@ -279,9 +285,8 @@ static int send_batch(int fd, struct list *guests, struct list **end) {
         control.header.cmsg_type = SCM_RIGHTS;
         control.header.cmsg_len = CMSG_LEN(sizeof(int) * (size_t)n);
         memcpy(CMSG_DATA(&control.header), fds, sizeof(int) * (size_t)n);
-        while (sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
-                if (errno != EINTR)
-                        return -errno;
+        if (UTIL_RETRY(sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL)) < 0)
+                return -errno;
         *end = i;
         return n;
 }
@@ -334,12 +339,13 @@ static int gather(struct parking *parking) {
                 messages = r < 0 ? r : messages + r;
                 all += count;
         }
-        if (messages < 0) {
+        snprintf(before, sizeof(before), "%s", parking->name);
+        r = messages < 0 ? messages : keep(parking, pair);
+        if (r < 0) {
                 close(pair[0]);
                 close(pair[1]);
-                return messages;
+                return r;
         }
-        snprintf(before, sizeof(before), "%s", parking->name);
         close(parking->pair[0]);
         close(parking->pair[1]);
         parking->pair[0] = pair[0];
@@ -347,8 +353,6 @@ static int gather(struct parking *parking) {
         parking->messages = (unsigned)messages;
         parking->in_flight = all;
         note_sent(parking, &parking->unsent);
-        name_pair(parking);
-        keep(parking);
         parking->keeper->release(parking->keeper, before);
         return 0;
 }

@@ -69,7 +69,8 @@ struct guest {
 
 /* Who keeps it all. From any thread. */
 struct parking_keeper {
-        void (*keep)(struct parking_keeper *keeper, const char *name, const int *fds, unsigned n);
+        /* Returns 0 or -errno: it does not have them. */
+        int (*keep)(struct parking_keeper *keeper, const char *name, const int *fds, unsigned n);
         void (*release)(struct parking_keeper *keeper, const char *name);
 };
 
