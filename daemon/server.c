@@ -30,6 +30,7 @@ enum {
         LETTER_PULSED = 1 << 3,
         LETTER_CHANGED = 1 << 4,
         LETTER_SUSPECT = 1 << 5,
+        LETTER_FAILED = 1 << 6,
 };
 
 #define THREADS_DEFAULT_MAX 8
@@ -39,6 +40,9 @@ enum {
 
 /* What a worker needs to park its connections, and to do so anew. */
 #define DESCRIPTORS_PARKING 6
+
+/* Signals that are said to have come so often in a row, and have not, cannot be heard. */
+#define VAIN_MAX 100
 
 /* Nothing that is about to end by itself is to be ended by the service manager at the same moment. */
 #define EXTEND_MARGIN (10 * NSEC_PER_SEC)
@@ -175,12 +179,17 @@ void model_server_handle_request(struct model_server *server, struct request_que
         }
 }
 
+/* What opening a gate, or failing it, came to: one that stays silent is for the mailboxes to tell of. From any thread. */
+static void check_broadcast(struct model_server *server, int r) {
+        if (r >= 0)
+                return;
+        log_warning("Cannot tell all workers at once, telling each: %s", strerror(-r));
+        worker_group_look(&server->workers);
+}
+
 /* The second signal, one-shot as the first. From any thread. */
 static void signal_stop(struct model_server *server) {
-        int r = gate_open(&server->stop);
-
-        if (r < 0)
-                log_error("Cannot tell the workers to stop: %s", strerror(-r));
+        check_broadcast(server, gate_open(&server->stop));
 }
 
 static void begin_stopping(struct model_server *server, const char *situation) {
@@ -238,6 +247,11 @@ static void host_shutdown(struct host *host) {
         /* Here and now: what the same client asks for next is refused already. */
         signal_stop(server_of(host));
         mailbox_post(&server_of(host)->mailbox, LETTER_SHUTDOWN);
+}
+
+static void host_failed(struct host *host) {
+        mailbox_post(&server_of(host)->mailbox, LETTER_FAILED);
+        signal_stop(server_of(host));
 }
 
 static void host_room(struct host *host) {
@@ -313,7 +327,9 @@ static void server_deliver(struct mailbox *mailbox, unsigned letters) {
                         model_server_shutdown(server);
                 }
         }
-        if (letters & LETTER_SHUTDOWN)
+        if (letters & LETTER_FAILED)
+                server->failed = true;
+        if (letters & (LETTER_SHUTDOWN | LETTER_FAILED))
                 model_server_shutdown(server);
         if (letters & LETTER_PULSED) {
                 server->pulsing = false;
@@ -340,9 +356,11 @@ static void drain_elapsed(struct timer *timer) {
 static void signals_ready(struct watch *watch, uint32_t events) {
         struct model_server *server = container_of(watch, struct model_server, signals);
         struct signalfd_siginfo info;
+        ssize_t n;
 
         (void)events;
-        while (read(watch->fd, &info, sizeof(info)) == sizeof(info)) {
+        while ((n = read(watch->fd, &info, sizeof(info))) == sizeof(info)) {
+                server->vain = 0;
                 if (!server->stopping) {
                         if (info.ssi_signo == SIGUSR2)
                                 model_server_hand_over(server);
@@ -354,6 +372,8 @@ static void signals_ready(struct watch *watch, uint32_t events) {
                 server->failed = true;
                 reactor_stop(&server->reactor);
         }
+        if (n < 0 && ++server->vain == VAIN_MAX)
+                reactor_fail(&server->reactor, -errno);
 }
 
 /* Loader: how the load goes, in the main thread. */
@@ -393,9 +413,7 @@ static void load_ready(struct loader *loader, const char *name) {
         snprintf(generation->model, sizeof(generation->model), "%s", name);
         status_ready(&server->status, name);
         log_output(line_ready, sizeof(line_ready) - 1);
-        r = gate_open(&generation->gate);
-        if (r < 0)
-                log_error("Cannot tell the workers that the model is ready: %s", strerror(-r));
+        check_broadcast(server, gate_open(&generation->gate));
 
         set_situation(server, "Ready: %s was loaded in %s", name,
                       number_format_duration(text, status_load_time(&server->status) / NSEC_PER_MSEC * NSEC_PER_MSEC));
@@ -458,12 +476,9 @@ static void load_told(struct loader *loader, const char *status, uint64_t extend
 
 static void load_failed(struct loader *loader, int error, const char *reason) {
         struct model_server *server = container_of(loader, struct model_server, loader);
-        int r;
 
         status_failed(&server->status, reason);
-        r = gate_fail(&server_generation(server)->gate, reason);
-        if (r < 0)
-                log_error("Cannot tell the workers that loading failed: %s", strerror(-r));
+        check_broadcast(server, gate_fail(&server_generation(server)->gate, reason));
         log_error("Loading failed: %s", reason);
         if (server->options->on_load_failure == ON_LOAD_FAILURE_EXIT) {
                 server->failed = true;
@@ -588,6 +603,7 @@ int model_server_init(struct model_server *server, const struct options *options
                         .shutdown = host_shutdown,
                         .room = host_room,
                         .suspect = host_suspect,
+                        .failed = host_failed,
                 },
                 .reactor = { .epoll = -1 },
                 .mailbox = MAILBOX_NULL,

@@ -47,6 +47,7 @@ struct model_server {
         char situation[GATE_REASON_MAX + 128];  /* what it says, but for the numbers */
         char line[GATE_REASON_MAX + 192];       /* what it said last */
         char place[4096];                       /* where it listens */
+        unsigned vain;                          /* so often in a row a signal was said to have come, and had not */
         bool stopping;
         bool failed;                            /* the exit status is to say so */
 };

@@ -16,10 +16,14 @@ enum {
         LETTER_LEAVE = 1 << 2,
         LETTER_PULSE = 1 << 3,
         LETTER_RETRY = 1 << 4,
+        LETTER_LOOK = 1 << 5,
 };
 
 /* Descriptors read from the pipe at once. */
 #define HANDED_BATCH 64
+
+/* A pipe that says so often in a row that there is something to read, when there is not, is broken. */
+#define VAIN_MAX 100
 
 static void release_connection(struct worker *worker) {
         atomic_fetch_sub(&worker->placed, 1);
@@ -77,6 +81,9 @@ static bool take_handed(struct worker *worker) {
 
         /* Writes of one descriptor are atomic, pipe(7). */
         n = read(worker->handed.fd, handed, sizeof(handed));
+        worker->vain = n < 0 ? worker->vain + 1 : 0;
+        if (worker->vain == VAIN_MAX)
+                reactor_fail(&worker->reactor, -errno);
         for (ssize_t i = 0; i < n / (ssize_t)sizeof(handed[0]); i++)
                 take_connection(worker, handed[i].fd, handed[i].http);
         return n == (ssize_t)sizeof(handed);
@@ -91,15 +98,20 @@ static bool is_ending(const struct worker *worker) {
         return worker->queue.leaving || gate_state(worker->group->stop) != GATE_PENDING;
 }
 
-static void check_drained(struct worker *worker) {
+static void set_drained(struct worker *worker) {
         struct worker_group *group = worker->group;
 
-        if (worker->drained || !is_ending(worker) || !request_queue_is_idle(&worker->queue) ||
-            !front_is_flushed(&worker->front) || !http_is_flushed(&worker->http))
+        if (worker->drained)
                 return;
         worker->drained = true;
         if (atomic_fetch_add(&group->drained, 1) + 1 == group->count)
                 group->all_drained(group);
+}
+
+static void check_drained(struct worker *worker) {
+        if (is_ending(worker) && request_queue_is_idle(&worker->queue) && front_is_flushed(&worker->front) &&
+            http_is_flushed(&worker->http))
+                set_drained(worker);
 }
 
 static void drain_run(struct job *job) {
@@ -173,6 +185,8 @@ static void worker_deliver(struct mailbox *mailbox, unsigned letters) {
                 deinit_listeners(worker);
                 request_queue_leave(&worker->queue);
         }
+        if (letters & LETTER_LOOK)
+                request_queue_look(&worker->queue);
         if (letters & LETTER_RETRY)
                 request_queue_retry(&worker->queue);
         if (letters & LETTER_PULSE && atomic_fetch_add(&worker->group->pulsed, 1) + 1 == worker->group->count)
@@ -205,12 +219,18 @@ static void take_over(struct worker *worker) {
 
 static void *worker_run(void *argument) {
         struct worker *worker = argument;
+        struct host *host = worker->group->host;
         int r;
 
         take_over(worker);
         r = reactor_run(&worker->reactor);
-        if (r < 0)
-                log_error("A worker cannot wait for events: %s", strerror(-r));
+        if (r < 0) {
+                log_error("A worker cannot go on: %s", strerror(-r));
+                /* Who is with it would hear nothing any more, and it could not be drained. */
+                request_queue_abandon(&worker->queue);
+                host->failed(host);
+                set_drained(worker);
+        }
         return NULL;
 }
 
@@ -329,6 +349,10 @@ void worker_group_follow(struct worker_group *group) {
 
 void worker_group_leave(struct worker_group *group) {
         post_all(group, LETTER_LEAVE);
+}
+
+void worker_group_look(struct worker_group *group) {
+        post_all(group, LETTER_LOOK);
 }
 
 void worker_group_retry(struct worker_group *group) {

@@ -52,6 +52,7 @@ struct worker {
         struct job drain;
         atomic_uint placed;             /* connections that it has, or is about to */
         atomic_uint generation;         /* the number of the one that it follows */
+        unsigned vain;                  /* so often in a row `handed` was said to be readable, and was not */
         bool drained;
         bool running;
 };
@@ -73,6 +74,9 @@ void worker_group_follow(struct worker_group *group);
  * is in flight any more all_drained() is called.
  */
 void worker_group_leave(struct worker_group *group);
+
+/* A gate has left PENDING, and could not say so itself. */
+void worker_group_look(struct worker_group *group);
 
 /* There may be room for one more in flight: the worker with the request that came first hears of it. */
 void worker_group_room(struct worker_group *group);

@@ -13,6 +13,9 @@
 /* So many waiting requests at the most are settled in one turn: a status is answered in between. */
 #define SETTLE_BATCH 4096
 
+/* Of a gate that could not be watched. */
+#define REWATCH_NSEC (100 * NSEC_PER_MSEC)
+
 #define LINES_SIZE 65536
 
 /* One with an ID of up to 18 bytes and no prompt: nearly all of those that wait by the million. */
@@ -511,6 +514,13 @@ static void stop_ready(struct watch *watch, uint32_t events) {
         settle(queue);
 }
 
+void request_queue_look(struct request_queue *queue) {
+        if (gate_state(queue->stop) != GATE_PENDING)
+                stop_ready(&queue->stop_watch, 0);
+        if (gate_state(&queue->generation->gate) != GATE_PENDING)
+                gate_ready(&queue->gate_watch, 0);
+}
+
 static bool is_over(struct request_queue *queue, struct list *list, uint64_t now) {
         return !list_is_empty(list) && now - request_of(list->next)->arrived >= queue->limits->timeout;
 }
@@ -542,6 +552,19 @@ static void timeout_elapsed(struct timer *timer) {
         check_idle(queue);
 }
 
+/* Once it is watched it tells of what was before, too: who waits meanwhile waits a little longer. */
+static int watch_gate(struct request_queue *queue) {
+        int r = reactor_watch(queue->reactor, &queue->gate_watch, queue->generation->gate.fd, EPOLLIN | EPOLLET, gate_ready);
+
+        if (r < 0)
+                reactor_set_timer(queue->reactor, &queue->rewatch, timer_now() + REWATCH_NSEC);
+        return r;
+}
+
+static void rewatch_due(struct timer *timer) {
+        (void)watch_gate(container_of(timer, struct request_queue, rewatch));
+}
+
 void request_queue_follow(struct request_queue *queue, struct generation *generation) {
         int r;
 
@@ -549,9 +572,10 @@ void request_queue_follow(struct request_queue *queue, struct generation *genera
                 return;
         reactor_unwatch(&queue->gate_watch);
         queue->generation = generation;
-        r = reactor_watch(queue->reactor, &queue->gate_watch, generation->gate.fd, EPOLLIN | EPOLLET, gate_ready);
+        timer_clear(&queue->rewatch);
+        r = watch_gate(queue);
         if (r < 0)
-                log_error("Cannot watch the gate: %s", strerror(-r));
+                log_error("Cannot watch the gate, trying again: %s", strerror(-r));
         settle_observers(queue, true);
         if (queue->pending && gate_state(&generation->gate) == GATE_PENDING)
                 queue->pending(queue);
@@ -663,6 +687,7 @@ int request_queue_init(struct request_queue *queue, struct reactor *reactor, str
         job_init(&queue->settle, settle_run);
         job_init(&queue->print, print_run);
         timer_init(&queue->timeout, timeout_elapsed);
+        timer_init(&queue->rewatch, rewatch_due);
         parking_init(&queue->parking, reactor, NULL, 0, NULL);
 
         if (!quiet) {
@@ -687,6 +712,7 @@ void request_queue_deinit(struct request_queue *queue) {
         reactor_unwatch(&queue->gate_watch);
         reactor_unwatch(&queue->stop_watch);
         timer_clear(&queue->timeout);
+        timer_clear(&queue->rewatch);
         job_cancel(&queue->settle);
         job_cancel(&queue->print);
         queue->session = model_session_free(queue->session);

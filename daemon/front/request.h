@@ -95,6 +95,8 @@ struct host {
         void (*room)(struct host *host);
         /* A request was with a model that may be lost. It waits: for the next generation, or request_queue_retry(). */
         void (*suspect)(struct host *host);
+        /* Something of the daemon's own is broken: it is to end, with an error. */
+        void (*failed)(struct host *host);
 };
 
 struct request_queue {
@@ -114,6 +116,7 @@ struct request_queue {
         struct watch stop_watch;
         struct job settle;
         struct timer timeout;
+        struct timer rewatch;           /* set while the gate could not be watched */
         char *lines;                    /* for standard output, gathered over a turn; NULL: --quiet */
         size_t lines_len;
         struct job print;
@@ -139,6 +142,9 @@ void request_queue_deinit(struct request_queue *queue);
 
 /* Goes over to the next generation: to its gate, if it is pending. Harmless if it is the one that it has. */
 void request_queue_follow(struct request_queue *queue, struct generation *generation);
+
+/* A gate that it watches has left PENDING, or may have, and could not say so itself. */
+void request_queue_look(struct request_queue *queue);
 
 /* The model is not lost, or there is room in it: what waits for that goes on. */
 void request_queue_retry(struct request_queue *queue);
