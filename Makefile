@@ -235,6 +235,24 @@ soak:
 soak-built: $(BUILD)/msd $(BUILD)/tests/upstream/server $(BUILD)/tests/soak/soak
 	@$(BUILD)/tests/soak/soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(BUILD)/msd $(BUILD)/tests/upstream/server
 
+# Faults from outside: system calls that fail, by strace, and memory that there is none of.
+.PHONY: check-faults
+check-faults:
+	@tests/support/packages.sh faults
+	@$(MAKE) --no-print-directory -s -j"$$(nproc)" all $(FAULTS)
+	@MSD=$(BUILD)/msd MSCLI=$(BUILD)/mscli BUILD=$(BUILD) tests/faults/check.sh full
+
+FAULTS := $(BUILD)/tests/faults/faults $(BUILD)/tests/faults/preload.so $(BUILD)/tests/upstream/server
+
+$(BUILD)/tests/faults/faults: %: %.o \
+		$(call objects,$(wildcard tests/support/*.c) common/protocol.c common/number.c common/line.c common/address.c)
+	$(CC) $(LDFLAGS) -o $@ $^ $(CHECK_LIBS) $(CLIENT_LIBS) -lutil
+
+# In front of all that the program has: no sanitizer's.
+$(BUILD)/tests/faults/preload.so: tests/faults/preload.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(filter-out $(SANITIZE) -fPIE,$(CFLAGS)) -fPIC -shared -o $@ $<
+
 .PHONY: demo
 demo:
 	@tests/support/packages.sh demo
