@@ -29,8 +29,11 @@ void notify_status(const char *status) {
 }
 
 int notify_ready(const char *status) {
-        int r = sd_notifyf(0, "READY=1\nSTATUS=%s", status);
+        int r;
 
+        if (!notify_is_heard())
+                return 0;
+        r = sd_notifyf(0, "READY=1\nSTATUS=%s", status);
         return r < 0 ? r : 0;
 }
 

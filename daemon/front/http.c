@@ -298,12 +298,16 @@ static enum MHD_Result finish(struct http_request *request) {
 static void *on_target(void *user, const char *target, struct MHD_Connection *connection) {
         struct http *http = user;
         const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
-        struct http_request *request = info->socket_context ? calloc(1, sizeof(*request)) : NULL;
+        struct http_request *request;
 
-        if (!request)
+        /* That was said when it came. */
+        if (!info->socket_context)
                 return NULL;
-        request->target = strdup(target);
-        if (!request->target) {
+        request = calloc(1, sizeof(*request));
+        if (request)
+                request->target = strdup(target);
+        if (!request || !request->target) {
+                log_warning("Cannot take an HTTP request, ending its connection: %s", strerror(ENOMEM));
                 free(request);
                 return NULL;
         }

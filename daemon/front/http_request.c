@@ -1,5 +1,6 @@
 #include "daemon/front/http_request.h"
 
+#include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,6 +9,7 @@
 
 #include "common/util.h"
 #include "daemon/front/fields.h"
+#include "daemon/log.h"
 
 /* An answer that is no longer than this, and here as a whole, leaves in one piece. */
 #define BUFFERED_MAX 65536
@@ -40,6 +42,13 @@ static size_t output_left(const struct http_request *request) {
         return request->output_end - request->output_start;
 }
 
+/* It cannot be answered, or not to the end: its client sees that of the connection. */
+static void cut_for_memory(struct http_request *request) {
+        if (!request->cut)
+                log_warning("Cannot answer an HTTP request, ending its connection: %s", strerror(ENOMEM));
+        request->ended = request->cut = true;
+}
+
 /* What cannot be kept cuts the answer. */
 static void output_add(struct http_request *request, const char *data, size_t len) {
         if (len == 0)
@@ -54,7 +63,7 @@ static void output_add(struct http_request *request, const char *data, size_t le
                 char *grown = realloc(request->output, size);
 
                 if (!grown) {
-                        request->ended = request->cut = true;
+                        cut_for_memory(request);
                         return;
                 }
                 request->output = grown;
@@ -100,7 +109,7 @@ void http_request_queue_response(struct http_request *request) {
         request->queued = MHD_queue_response(request->connection, request->status, request->response) == MHD_YES;
         http_request_drop_response(request);
         if (!request->queued)
-                request->ended = request->cut = true;
+                cut_for_memory(request);
 }
 
 void http_request_reply(struct http_request *request, unsigned status, const char *type, const char *text, size_t len) {
@@ -109,7 +118,7 @@ void http_request_reply(struct http_request *request, unsigned status, const cha
         request->ended = true;
         request->response = MHD_create_response_from_buffer(len, (void *)(uintptr_t)text, MHD_RESPMEM_MUST_COPY);
         if (!request->response)
-                request->cut = true;
+                cut_for_memory(request);
         else if (type)
                 (void)MHD_add_response_header(request->response, "Content-Type", type);
 }
@@ -209,7 +218,7 @@ static void request_head(struct request_owner *owner, struct request *base, cons
                 if (!is_connections_own(head, head->fields[i].name))
                         (void)MHD_add_response_header(request->response, head->fields[i].name, head->fields[i].value);
         if (!request->response)
-                request->ended = request->cut = true;
+                cut_for_memory(request);
 }
 
 static void request_part(struct request_owner *owner, struct request *base, const char *data, size_t len) {
@@ -237,7 +246,7 @@ static void add_event(struct http_request *request, const char *json) {
         static const char before[] = "data: ", after[] = "\n\n";
 
         if (!json) {
-                request->cut = true;
+                cut_for_memory(request);
                 return;
         }
         output_add(request, before, sizeof(before) - 1);
@@ -373,8 +382,10 @@ static enum MHD_Result copy_field(void *user, enum MHD_ValueKind kind, const cha
 static bool stream_buffered(struct http_request *request) {
         struct MHD_Response *stream = new_stream(request, request->buffer_len);
 
-        if (!stream)
+        if (!stream) {
+                cut_for_memory(request);
                 return false;
+        }
         (void)MHD_get_response_headers(request->response, copy_field, stream);
         output_add(request, request->buffer, request->filled);
         http_request_drop_response(request);
