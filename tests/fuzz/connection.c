@@ -107,18 +107,19 @@ int __wrap_ftruncate(int fd, off_t len) {
         return dead ? 0 : __real_ftruncate(fd, len);
 }
 
-static void keep(struct parking_keeper *keeper, const char *name, const int *fds, unsigned n) {
+static int keep(struct parking_keeper *keeper, const char *name, const int *fds, unsigned n) {
         struct kept *place = &kept[kept_count++];
 
         (void)keeper;
         if (dead) {
                 kept_count--;
-                return;
+                return -EPIPE;
         }
         expect(n == 3 && kept_count <= ARRAY_SIZE(kept));
         snprintf(place->name, sizeof(place->name), "%s", name);
         for (unsigned i = 0; i < n; i++)
                 expect((place->fds[i] = dup(fds[i])) >= 0);
+        return 0;
 }
 
 static void release(struct parking_keeper *keeper, const char *name) {

@@ -332,6 +332,8 @@ void world_deinit(struct world *world) {
         expect(atomic_load(&world->limits.waiting) == 0);
         expect(atomic_load(&counters->waiting) == 0 && atomic_load(&counters->oldest) == 0);
         expect(atomic_load(&world->limits.prompt_memory) == 0 && atomic_load(&world->limits.inflight) == 0);
+        expect(atomic_load(&counters->accepted) == atomic_load(&counters->completed) + atomic_load(&counters->failed) +
+                                                           atomic_load(&counters->cancelled));
         expect(atomic_load(&counters->processing) == 0 && atomic_load(&counters->connections) == 0);
         request_queue_deinit(&world->queue);
         for (unsigned i = 0; i < WORLD_GENERATIONS; i++)
