@@ -2,6 +2,7 @@
 # make demo       five requests while the model loads, and how long it took
 # make check      every test that this machine allows
 # make check-model  every state of a model of the gate, and a million rounds of it with real threads
+# make lint       what cppcheck, gcc's analyzer and clang-tidy find in the sources
 # make fuzz       inputs that libFuzzer makes up, for every target or for those of TARGETS, FUZZ_SECONDS each
 # make bench      the tables of README.md
 # make soak       MINUTES=5 of every kind of client, and models that die at random
@@ -177,7 +178,7 @@ $(BUILD)/tests/systemd/crowd: %: %.o $(call objects,common/address.c)
 CLIENT_TESTS := $(wildcard tests/clients/*.sh)
 
 # The sources that make no sense alone: man pages without a warning, the arrows between the rooms, the model of the gate.
-SCRIPT_TESTS := tests/soak/check.sh tests/arrows.sh tests/manpages.sh tests/install.sh tests/units.sh tests/hardening.sh \
+SCRIPT_TESTS := tests/soak/check.sh tests/arrows.sh tests/manpages.sh tests/install.sh tests/units.sh tests/hardening.sh tests/lint/quick.sh \
 	tests/model/check.sh
 
 .PHONY: check check-built check-asan check-tsan
@@ -208,6 +209,11 @@ check-model:
 	@$(MAKE) --no-print-directory -s BUILD=build/tsan OPTIMIZE='-O1 -g' SANITIZE='-fsanitize=thread' \
 		build/tsan/tests/model/rounds
 	@build/tsan/tests/model/rounds $(ROUNDS)
+
+.PHONY: lint
+lint:
+	@tests/support/packages.sh lint
+	@tests/lint/check.sh
 
 .PHONY: fuzz fuzz-built
 fuzz:

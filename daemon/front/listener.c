@@ -231,7 +231,7 @@ void listener_socket_close(struct listener_socket *listening) {
         struct stat ours, there;
 
         if (listening->file >= 0) {
-                lock = lock_directory(listening->path);
+                lock = lock_directory(listening->path); /* NOLINT(clang-analyzer-deadcode.DeadStores): its cleanup reads it */
                 if (fstat(listening->file, &ours) == 0 && lstat(listening->path, &there) == 0 &&
                     ours.st_dev == there.st_dev && ours.st_ino == there.st_ino)
                         (void)unlink(listening->path);

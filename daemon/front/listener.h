@@ -33,7 +33,7 @@ enum {
  * Binds and listens at `path`. A socket file that nobody listens at is replaced; nothing else is.
  * Returns 0, one of the above, or -errno.
  */
-int listener_socket_open(struct listener_socket *socket, const char *path);
+int listener_socket_open(struct listener_socket *listening, const char *path);
 
 /* Those that are for HTTP. */
 #define LISTENER_SET_MAX 8
@@ -52,10 +52,10 @@ void listener_set_close(struct listener_set *set);
 
 /* Where it listens, as an address of HTTP. */
 #define LISTENER_ADDRESS_MAX 160
-const char *listener_socket_address(const struct listener_socket *socket, char buffer[static LISTENER_ADDRESS_MAX]);
+const char *listener_socket_address(const struct listener_socket *listening, char buffer[static LISTENER_ADDRESS_MAX]);
 
 /* Closes it; unlinks its file, if that still is the one. Harmless twice. */
-void listener_socket_close(struct listener_socket *socket);
+void listener_socket_close(struct listener_socket *listening);
 
 /* What all listeners of a daemon share. */
 struct listener_limit {

@@ -220,6 +220,7 @@ uint64_t parking_record(struct parking *parking, const struct guest *guest, enum
                 return 0;
         at = parking->end + parking->buffered;
         if (parking->buffered + sizeof(record) + len <= BUFFER_SIZE) {
+                /* analyzer-suppress: what is open has a buffer */
                 memcpy(parking->buffer + parking->buffered, &record, sizeof(record));
                 parking->buffered += sizeof(record);
                 for (unsigned i = 0; i < n; i++) {
@@ -284,6 +285,7 @@ static int send_batch(int fd, struct list *guests, struct list **end) {
         control.header.cmsg_level = SOL_SOCKET;
         control.header.cmsg_type = SCM_RIGHTS;
         control.header.cmsg_len = CMSG_LEN(sizeof(int) * (size_t)n);
+        /* cppcheck-suppress uninitvar ; there is one, or this is not called */
         memcpy(CMSG_DATA(&control.header), fds, sizeof(int) * (size_t)n);
         if (UTIL_RETRY(sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL)) < 0)
                 return -errno;

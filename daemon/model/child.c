@@ -27,8 +27,6 @@
 /* In the environment of the child and all that it starts: whose they are. */
 #define OWNER_VARIABLE "MSD_OWNER"
 
-extern char **environ;
-
 static void kill_due(struct timer *timer) {
         child_kill(container_of(timer, struct child, kill));
 }
@@ -245,7 +243,7 @@ static int make_notify_socket(char variable[static 64]) {
 /* The daemon's environment, without what is meant for the daemon itself. Returns NULL: out of memory. */
 static char **make_environment(char *notify, char *owner) {
         static const char *const not_for_it[] = { "NOTIFY_SOCKET=", "LISTEN_FDS=",    "LISTEN_PID=", "LISTEN_FDNAMES=",
-                                                  "WATCHDOG_USEC=", "WATCHDOG_PID=", OWNER_VARIABLE "=" };
+                                                  "WATCHDOG_USEC=", "WATCHDOG_PID=", OWNER_VARIABLE "=" }; /* NOLINT(bugprone-suspicious-missing-comma): one name, and its = */
         size_t n = 0, count = 0;
         char **environment;
 

@@ -171,7 +171,7 @@ static int not_watched(struct fetcher *fetcher, CURL *easy) {
 static int on_socket(CURL *easy, curl_socket_t fd, int what, void *user, void *known) {
         struct fetcher *fetcher = user;
         struct fetch_socket *socket = known;
-        uint32_t events = (what & CURL_POLL_IN ? EPOLLIN : 0) | (what & CURL_POLL_OUT ? EPOLLOUT : 0);
+        uint32_t events = ((what & CURL_POLL_IN) ? EPOLLIN : 0) | ((what & CURL_POLL_OUT) ? EPOLLOUT : 0);
         int r;
 
         if (what == CURL_POLL_REMOVE) {

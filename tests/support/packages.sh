@@ -5,7 +5,8 @@ set -eu
 
 build=(gcc libc6-dev make pkg-config libsystemd-dev libjansson-dev libcurl4-openssl-dev libmicrohttpd-dev)
 model=(spin)
-check=(check binutils scdoc man-db groff-base systemd curl haproxy nginx-light "${model[@]}")
+lint=(cppcheck clang-tidy)
+check=(check binutils cppcheck scdoc man-db groff-base systemd curl haproxy nginx-light "${model[@]}")
 sanitize=()
 fuzz=(clang libclang-rt-dev llvm)
 bench=(python3-minimal haproxy nginx-light)
@@ -15,10 +16,11 @@ demo | build | soak) wanted=("${build[@]}") ;;
 check) wanted=("${build[@]}" "${check[@]}") ;;
 model) wanted=("${build[@]}" "${model[@]}") ;;
 sanitize) wanted=("${build[@]}" "${check[@]}" "${sanitize[@]}") ;;
+lint) wanted=("${build[@]}" "${lint[@]}") ;;
 fuzz) wanted=("${build[@]}" "${fuzz[@]}") ;;
 bench) wanted=("${build[@]}" "${bench[@]}") ;;
 *)
-    echo "usage: packages.sh build|demo|check|model|sanitize|fuzz|soak|bench" >&2
+    echo "usage: packages.sh build|demo|check|model|sanitize|lint|fuzz|soak|bench" >&2
     exit 2
     ;;
 esac
