@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -26,6 +27,10 @@
 /* A descriptor of another worker's, or another process's, that is closed tells nobody. */
 #define RETRY_NSEC (100 * NSEC_PER_MSEC)
 
+/* Two seconds. */
+#define LOCK_TRIES 200
+#define LOCK_PAUSE_MSEC 10
+
 /* Whether somebody listens at `address`. Returns 1, 0 if the socket is stale, or -errno. */
 static int is_alive(const struct sockaddr_un *address, socklen_t len) {
         _cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -39,7 +44,8 @@ static int is_alive(const struct sockaddr_un *address, socklen_t len) {
 
 /*
  * Takes the lock of the directory that `path` is in: of two daemons that find a stale socket at the same time, one
- * would otherwise replace the new socket of the other. Returns a descriptor that holds it, or -errno.
+ * would otherwise replace the new socket of the other. They hold it for an instant; but who may read the directory can
+ * lock it as well, and keep the lock: that one is not waited for. Returns a descriptor, or -errno.
  */
 static int lock_directory(const char *path) {
         char directory[ADDRESS_PATH_MAX];
@@ -53,9 +59,11 @@ static int lock_directory(const char *path) {
         fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (fd < 0)
                 return -errno;
-        while (flock(fd, LOCK_EX) < 0)
-                if (errno != EINTR)
+        for (unsigned i = 0; i < LOCK_TRIES && flock(fd, LOCK_EX | LOCK_NB) < 0; i++) {
+                if (errno != EWOULDBLOCK && errno != EINTR)
                         return -errno;
+                (void)poll(NULL, 0, LOCK_PAUSE_MSEC);
+        }
         return STEAL_FD(fd);
 }
 
@@ -227,15 +235,12 @@ const char *listener_socket_address(const struct listener_socket *listening, cha
 }
 
 void listener_socket_close(struct listener_socket *listening) {
-        _cleanup_close_ int lock = -1;
         struct stat ours, there;
 
-        if (listening->file >= 0) {
-                lock = lock_directory(listening->path); /* NOLINT(clang-analyzer-deadcode.DeadStores): its cleanup reads it */
-                if (fstat(listening->file, &ours) == 0 && lstat(listening->path, &there) == 0 &&
-                    ours.st_dev == there.st_dev && ours.st_ino == there.st_ino)
-                        (void)unlink(listening->path);
-        }
+        /* Without the lock: as long as this one listens no other daemon takes its place. */
+        if (listening->file >= 0 && fstat(listening->file, &ours) == 0 && lstat(listening->path, &there) == 0 &&
+            ours.st_dev == there.st_dev && ours.st_ino == there.st_ino)
+                (void)unlink(listening->path);
         listening->file = util_close(listening->file);
         listening->fd = util_close(listening->fd);
 }

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/socket.h>
@@ -428,6 +429,25 @@ START_TEST(in_the_way) {
 }
 END_TEST
 
+/* Whoever may read a directory can lock it, and keep the lock. */
+START_TEST(locked) {
+        int fd;
+
+        if (!is_root("locked"))
+                return;
+        ck_assert_int_eq(seteuid(OTHER), 0);
+        fd = open(front.directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        ck_assert_int_ge(fd, 0);
+        ck_assert_int_eq(flock(fd, LOCK_EX), 0);
+        ck_assert_int_eq(seteuid(0), 0);
+        start_as(OWNER, NULL);
+        daemon_wait_ready(&front.msd);
+        daemon_stop(&front.msd);
+        suite_directory(front.msd.directory);
+        close(fd);
+}
+END_TEST
+
 /* What others can learn of the process, and do to it. */
 
 static pid_t victim;
@@ -492,6 +512,7 @@ static void add(TCase *tests) {
         tcase_add_test(tests, commanding);
         tcase_add_test(tests, http_commands_nothing);
         tcase_add_test(tests, in_the_way);
+        tcase_add_test(tests, locked);
         tcase_add_test(tests, attacking);
 }
 
