@@ -10,6 +10,7 @@
 #include "common/line.h"
 #include "common/number.h"
 #include "common/protocol.h"
+#include "common/user.h"
 #include "common/util.h"
 #include "daemon/log.h"
 
@@ -241,13 +242,13 @@ static const struct request_ops request_ops = {
         .stays = true,
 };
 
-/* Administrator: root, or who the daemon runs as (SO_PEERCRED, unix(7)). */
+/* Administrator: root, or who the daemon runs as. It is who has connected that counts: SO_PEERCRED, unix(7). */
 static bool is_permitted(const struct connection *connection) {
         struct ucred peer;
         socklen_t len = sizeof(peer);
 
         return getsockopt(connection->watch.fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 &&
-               (peer.uid == 0 || peer.uid == geteuid());
+               user_is_trusted(peer.uid);
 }
 
 /* Returns 0, 1 if the rest of the command has yet to come, or -ENOMEM. */

@@ -28,6 +28,7 @@
 #define OWNER 4711
 #define MEMBER 4712
 #define OTHER 4713
+#define NOBODY 65534
 
 static char programs[SUITE_PATH_MAX], path_of_msd[SUITE_PATH_MAX + 16];
 static struct front front;
@@ -292,6 +293,39 @@ START_TEST(commanding) {
 }
 END_TEST
 
+/* In a user namespace everybody whom it does not have is nobody: so is nobody who runs msd there. */
+START_TEST(commanding_nobody) {
+        char socket[sizeof(front.msd.socket)];
+
+        if (!is_root("commanding_nobody"))
+                return;
+        if (access("/usr/bin/unshare", X_OK) < 0) {
+                suite_skip("commanding_nobody", "unshare is not installed");
+                return;
+        }
+        snprintf(socket, sizeof(socket), "%s/msd.sock", front.directory);
+        ck_assert_int_eq(chown(front.directory, OWNER, OWNER), 0);
+        daemon_start_at(&front.msd, "/usr/bin/unshare", socket, &(struct process_setup){ .uid = OWNER },
+                        OPTIONS("--user", path_of_msd, "--socket", socket, "--load-time", "0"));
+        daemon_wait_ready(&front.msd);
+        ck_assert_int_eq(chmod(socket, 0666), 0);
+        command = "LOAD";
+        ck_assert_int_eq(as(OTHER, ask), 1);
+        command = "SHUTDOWN";
+        ck_assert_int_eq(as(OTHER, ask), 1);
+        daemon_stop(&front.msd);
+        suite_directory(front.msd.directory);
+
+        /* Where it is not ambiguous, nobody is a user like any. */
+        start_as(NOBODY, NULL);
+        daemon_wait_ready(&front.msd);
+        command = "LOAD";
+        ck_assert_int_eq(as(NOBODY, ask), 0);
+        daemon_stop(&front.msd);
+        suite_directory(front.msd.directory);
+}
+END_TEST
+
 /* Nothing that comes over HTTP is for administrators, whoever sends it. */
 START_TEST(http_commands_nothing) {
         static const char *const methods[] = { "GET", "POST", "PUT", "DELETE", "PATCH" };
@@ -510,6 +544,7 @@ static void add(TCase *tests) {
         tcase_add_checked_fixture(tests, setup, teardown);
         tcase_add_test(tests, connecting);
         tcase_add_test(tests, commanding);
+        tcase_add_test(tests, commanding_nobody);
         tcase_add_test(tests, http_commands_nothing);
         tcase_add_test(tests, in_the_way);
         tcase_add_test(tests, locked);
