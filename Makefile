@@ -110,9 +110,9 @@ UNIT_fields := daemon/front/fields
 UNIT_listener := daemon/front/listener daemon/log daemon/loop/reactor daemon/loop/timer common/address common/number
 UNIT_loader := daemon/loader daemon/model/sim daemon/model/openai daemon/loop/reactor daemon/loop/timer common/number
 UNIT_log := daemon/log
-UNIT_child := daemon/model/child daemon/loop/reactor daemon/loop/timer
+UNIT_child := daemon/model/child daemon/loop/reactor daemon/loop/timer common/user
 UNIT_upstream := daemon/model/upstream daemon/model/upstream_session daemon/model/completion daemon/model/fetch daemon/model/child daemon/loop/reactor daemon/loop/timer \
-	common/number
+	common/number common/user
 
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/*.c))
 SYSTEM_TESTS := $(patsubst tests/system/%.c,$(BUILD)/tests/system/%,$(wildcard tests/system/*.c))

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "common/number.h"
+#include "common/user.h"
 #include "common/util.h"
 
 #define KILL_AFTER (5 * NSEC_PER_SEC)
@@ -142,13 +143,42 @@ static void err_ready(struct watch *watch, uint32_t events) {
                 reactor_unwatch(watch);
 }
 
+/*
+ * An address in the abstract namespace has no permissions: what others say there is taken for empty. Descriptors that come
+ * along find no room, and are closed. Returns the length, or -1 when there is no more.
+ */
+static ssize_t receive_trusted(int fd, char *message, size_t size) {
+        union {
+                struct cmsghdr header;
+                char space[CMSG_SPACE(sizeof(struct ucred))];
+        } control;
+        struct iovec iov = { message, size };
+        struct msghdr header = {
+                .msg_iov = &iov,
+                .msg_iovlen = 1,
+                .msg_control = &control,
+                .msg_controllen = sizeof(control),
+        };
+        ssize_t n = recvmsg(fd, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+        struct cmsghdr *first = n < 0 ? NULL : CMSG_FIRSTHDR(&header);
+        struct ucred sender;
+
+        if (n < 0)
+                return -1;
+        if (!first || first->cmsg_level != SOL_SOCKET || first->cmsg_type != SCM_CREDENTIALS ||
+            first->cmsg_len < CMSG_LEN(sizeof(sender)))
+                return 0;
+        memcpy(&sender, CMSG_DATA(first), sizeof(sender));
+        return user_is_trusted(sender.uid) ? n : 0;
+}
+
 static void notify_ready(struct watch *watch, uint32_t events) {
         struct child *child = container_of(watch, struct child, notify);
         char message[4096];
         ssize_t n;
 
         (void)events;
-        while ((n = recv(watch->fd, message, sizeof(message) - 1, MSG_DONTWAIT)) >= 0) {
+        while ((n = receive_trusted(watch->fd, message, sizeof(message) - 1)) >= 0) {
                 char *saved;
 
                 child->notify_vain = 0;
@@ -224,11 +254,13 @@ static void kill_if_left(pid_t pid, void *data) {
 static int make_notify_socket(char variable[static 64]) {
         struct sockaddr_un address = { .sun_family = AF_UNIX };
         socklen_t len = sizeof(address);
+        const int on = 1;
         int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
         if (fd < 0)
                 return -errno;
-        if (bind(fd, (const struct sockaddr *)&address, sizeof(address.sun_family)) < 0 ||
+        if (setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) < 0 ||
+            bind(fd, (const struct sockaddr *)&address, sizeof(address.sun_family)) < 0 ||
             getsockname(fd, (struct sockaddr *)&address, &len) < 0) {
                 int error = errno;
 

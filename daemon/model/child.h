@@ -15,7 +15,7 @@ struct child;
 struct child_events {
         /* It wrote a line, here without its LF, to its standard output or standard error. */
         void (*line)(struct child *child, bool error, const char *line, size_t len);
-        /* It said one thing of sd_notify(3). */
+        /* It said one thing of sd_notify(3): it, or another process of root's or of who msd runs as. */
         void (*notified)(struct child *child, const char *assignment);
         /* It and its group have ended, and were reaped: how, in words. The next child_start() is allowed. */
         void (*ended)(struct child *child, const char *how);

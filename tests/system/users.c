@@ -482,6 +482,47 @@ START_TEST(locked) {
 }
 END_TEST
 
+/* Somebody else says that the model is ready. */
+
+static char notify_name[108];
+
+static int say_ready(void) {
+        struct sockaddr_un address = { .sun_family = AF_UNIX };
+        size_t len = strlen(notify_name);
+        _cleanup_close_ int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+        memcpy(address.sun_path + 1, notify_name + 1, len - 1);
+        return sendto(fd, "READY=1\nSTATUS=mine", 19, 0, (const struct sockaddr *)&address,
+                      (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len)) < 0 ? 1 : 0;
+}
+
+START_TEST(notifying) {
+        struct peer_status status;
+        char *end;
+
+        if (!is_root("notifying"))
+                return;
+        start_as(OWNER, OPTIONS("--upstream", front.upstream, "--", "/bin/sh", "-c", "echo \"at $NOTIFY_SOCKET\"; read x <&1; sleep 1h"));
+        process_wait_output(&front.msd.process, "at @");
+        process_wait_output(&front.msd.process, "\n");
+        snprintf(notify_name, sizeof(notify_name), "%s", strstr(text_get(&front.msd.process.output), "at @") + 3);
+        end = strchr(notify_name, '\n');
+        ck_assert_ptr_nonnull(end);
+        *end = '\0';
+        (void)as(OTHER, say_ready);
+        (void)as(MEMBER, say_ready);
+        peer_status(&front.msd.control, &status);
+        process_wait_rest(&front.msd.process);
+        peer_status(&front.msd.control, &status);
+        ck_assert_str_eq(status.status, "loading");
+        /* The child runs as OWNER; root is believed anything. */
+        ck_assert_int_eq(as(OWNER, say_ready), 0);
+        daemon_wait_ready(&front.msd);
+        daemon_stop(&front.msd);
+        suite_directory(front.msd.directory);
+}
+END_TEST
+
 /* What others can learn of the process, and do to it. */
 
 static pid_t victim;
@@ -548,6 +589,7 @@ static void add(TCase *tests) {
         tcase_add_test(tests, http_commands_nothing);
         tcase_add_test(tests, in_the_way);
         tcase_add_test(tests, locked);
+        tcase_add_test(tests, notifying);
         tcase_add_test(tests, attacking);
 }
 
