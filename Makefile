@@ -112,7 +112,7 @@ UNIT_loader := daemon/loader daemon/model/sim daemon/model/openai daemon/loop/re
 UNIT_log := daemon/log
 UNIT_child := daemon/model/child daemon/loop/reactor daemon/loop/timer common/user
 UNIT_upstream := daemon/model/upstream daemon/model/upstream_session daemon/model/completion daemon/model/fetch daemon/model/child daemon/loop/reactor daemon/loop/timer \
-	common/number common/user
+	common/address common/number common/user
 
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/*.c))
 SYSTEM_TESTS := $(patsubst tests/system/%.c,$(BUILD)/tests/system/%,$(wildcard tests/system/*.c))

@@ -27,6 +27,7 @@
 
 /* In the environment of the child and all that it starts: whose they are. */
 #define OWNER_VARIABLE "MSD_OWNER"
+#define OWNER_MAX 4200
 
 static void kill_due(struct timer *timer) {
         child_kill(container_of(timer, struct child, kill));
@@ -236,18 +237,35 @@ static void each_process(void (*found)(pid_t pid, void *data), void *data) {
         closedir(directory);
 }
 
-static void kill_if_left(pid_t pid, void *data) {
+enum { FOREIGN, OURS, UNKNOWN };
+
+/* Whose process `pid` is, as its environment says: one that ends or has ended has none any more. */
+static int whose(pid_t pid, const char *owner) {
         char path[64], text[131072];
-        const char *owner = data;
         size_t n;
 
         snprintf(path, sizeof(path), "/proc/%d/environ", (int)pid);
         n = read_file(path, text, sizeof(text));
         for (const char *p = text; p < text + n; p += strlen(p) + 1)
-                if (strcmp(p, owner) == 0) {
-                        (void)kill(pid, SIGKILL);
-                        return;
-                }
+                if (strcmp(p, owner) == 0)
+                        return OURS;
+        return n > 0 ? FOREIGN : UNKNOWN;
+}
+
+static void kill_if_left(pid_t pid, void *data) {
+        if (whose(pid, data) == OURS)
+                (void)kill(pid, SIGKILL);
+}
+
+static void owner_variable(const struct child *child, char variable[static OWNER_MAX]) {
+        snprintf(variable, OWNER_MAX, OWNER_VARIABLE "=%s", child->owner);
+}
+
+bool child_has_left(const struct child *child, const struct ucred *process) {
+        char owner[OWNER_MAX];
+
+        owner_variable(child, owner);
+        return process->uid == geteuid() && whose(process->pid, owner) != FOREIGN;
 }
 
 /* A socket of the child's own, in the abstract namespace under a name that the kernel chooses, unix(7). */
@@ -330,14 +348,14 @@ static int stream_open(struct child *child, struct child_stream *stream, int fd,
 
 int child_start(struct child *child, char *const *argv) {
         _cleanup_close_ int out = -1, err = -1, failed = -1, null = -1;
-        char notify[64], owner[4200];
+        char notify[64], owner[OWNER_MAX];
         char **environment;
         int pipes[3][2], error = 0, r;
         ssize_t n;
         pid_t pid;
 
         memset(child->tail, 0, sizeof(child->tail));
-        snprintf(owner, sizeof(owner), OWNER_VARIABLE "=%s", child->owner);
+        owner_variable(child, owner);
         each_process(kill_if_left, owner);
 
         for (unsigned i = 0; i < 3; i++)

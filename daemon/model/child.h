@@ -5,6 +5,7 @@
  */
 
 #include <stdbool.h>
+#include <sys/socket.h>
 #include <sys/types.h>
 
 #include "daemon/loop/reactor.h"
@@ -57,6 +58,12 @@ void child_deinit(struct child *child);
  * was killed. It gets $NOTIFY_SOCKET. Returns 0, or -errno: that of execve(2) too.
  */
 int child_start(struct child *child, char *const *argv);
+
+/*
+ * Whether `process`, which the kernel has told of, is one that this child or an earlier one of the same owner has started:
+ * also when it is about to end, or has just ended.
+ */
+bool child_has_left(const struct child *child, const struct ucred *process);
 
 static inline bool child_is_there(const struct child *child) {
         return child->pid > 0;

@@ -6,9 +6,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
+#include "common/address.h"
 #include "common/number.h"
 #include "common/util.h"
 #include "daemon/model/child.h"
@@ -224,15 +227,53 @@ static void child_notified(struct child *child, const char *assignment) {
                 upstream->events->told(upstream->events, NULL, usec * 1000);
 }
 
-static void start_child(struct upstream *upstream) {
+/* Who listens at `path`. Returns 1, 0 if nobody does, or -errno. */
+static int find_listener(const char *path, struct ucred *listener) {
+        _cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        socklen_t socklen, len = sizeof(*listener);
+        struct sockaddr_un address;
+
+        if (fd < 0)
+                return -errno;
+        if (address_from_path(path, &address, &socklen) != 0)
+                return -EINVAL;
+        if (connect(fd, (const struct sockaddr *)&address, socklen) < 0)
+                return errno == ECONNREFUSED || errno == ENOENT ? 0 : -errno;
+        return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, listener, &len) < 0 ? -errno : 1;
+}
+
+/*
+ * A server that finds a socket at its place does not start: what an earlier one has left there is removed. Where somebody
+ * else listens msd would take that one for its model, and tell it all prompts. Returns 0, 1 if it is so, or -errno.
+ */
+static int clear_place(const struct upstream *upstream) {
+        const char *path = upstream->target.socket;
+        struct ucred listener;
         struct stat st;
         int r;
 
-        /* A server that finds one there does not start. */
-        if (upstream->target.socket[0] && lstat(upstream->target.socket, &st) == 0 && S_ISSOCK(st.st_mode))
-                (void)unlink(upstream->target.socket);
+        if (!*path || lstat(path, &st) < 0 || !S_ISSOCK(st.st_mode))
+                return 0;
+        r = find_listener(path, &listener);
+        if (r < 0)
+                return r;
+        if (r > 0 && !child_has_left(&upstream->child, &listener))
+                return 1;
+        return unlink(path) < 0 && errno != ENOENT ? -errno : 0;
+}
+
+static void start_child(struct upstream *upstream) {
+        int r = clear_place(upstream);
+
         upstream->state = LOADING;
         upstream->activity = 0;
+        if (r != 0) {
+                snprintf(upstream->start_error, sizeof(upstream->start_error), "Cannot start %s: %s: %s",
+                         upstream->options.command[0], upstream->target.socket,
+                         r > 0 ? "another process listens there" : strerror(-r));
+                probe_after(upstream, 0);
+                return;
+        }
         r = child_start(&upstream->child, upstream->options.command);
         if (r < 0)
                 snprintf(upstream->start_error, sizeof(upstream->start_error), "Cannot start %s: %s",

@@ -482,6 +482,45 @@ START_TEST(locked) {
 }
 END_TEST
 
+/* The same with the socket of a model that msd starts: who listens there is not asked, and not robbed. */
+START_TEST(in_the_way_of_the_model) {
+        const char *path = front_path(front.upstream);
+        char server[512], said[64];
+        uint64_t deadline;
+        int fd;
+
+        snprintf(server, sizeof(server), "%s/tests/upstream/server", getenv("BUILD") ?: "build");
+        fd = listen_at(path, false);
+        front_start(&front, OPTIONS("--load-attempts", "1", "--on-load-failure", "stay", "--upstream", front.upstream, "--", server,
+                                    "--socket", path));
+        peer_send(&front.msd.control, "REQUEST 1 6\nsecret\n");
+        peer_expect_error(&front.msd.control, "1", "load-failed", NULL);
+        process_wait_errors(&front.msd.process, path);
+        /* It was looked at, and nothing was said. */
+        deadline = clock_patience();
+        for (;;) {
+                _cleanup_close_ int connection = -1;
+
+                ck_assert_uint_lt(clock_now(), deadline);
+                ck_assert_int_eq(fcntl(fd, F_SETFL, O_NONBLOCK), 0);
+                connection = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
+                if (connection < 0)
+                        break;
+                ck_assert_int_eq(recv(connection, said, sizeof(said), MSG_DONTWAIT), 0);
+        }
+        connect_to = path;
+        ck_assert_int_eq(connect_error(), 0);
+        close(fd);
+
+        /* When it has gone, what it leaves is not in the way. */
+        peer_send(&front.msd.control, "LOAD\n");
+        peer_expect(&front.msd.control, "-", "loading");
+        peer_send(&front.msd.control, "REQUEST 2 5\nhello\n");
+        peer_expect(&front.msd.control, "2", "echo hello");
+        daemon_stop(&front.msd);
+}
+END_TEST
+
 /* Somebody else says that the model is ready. */
 
 static char notify_name[108];
@@ -589,6 +628,7 @@ static void add(TCase *tests) {
         tcase_add_test(tests, http_commands_nothing);
         tcase_add_test(tests, in_the_way);
         tcase_add_test(tests, locked);
+        tcase_add_test(tests, in_the_way_of_the_model);
         tcase_add_test(tests, notifying);
         tcase_add_test(tests, attacking);
 }
