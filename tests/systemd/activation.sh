@@ -39,7 +39,19 @@ for command in load shutdown; do
     check "and it is told so" grep -q 'is for root' <<<"$message"
 done
 check 'load is for root' mscli load
+check 'the socket is for root and the group' \
+    equal "$(stat -c '%a %U:%G %n' /run/msd/msd.sock /run/msd | tr '\n' ' ')" '660 root:msd /run/msd/msd.sock 755 root:root /run/msd '
+
+# What the daemon may do, and others with it.
 pid=$(property msd MainPID)
+owner=$(stat -c %u "/proc/$pid")
+check 'the daemon itself has no need of the socket' \
+    eval '! setpriv --reuid "$owner" --regid "$owner" --clear-groups mscli status 2>/dev/null'
+check 'it has no capability, and gets none' \
+    equal "$(awk '/^(Cap...|NoNewPrivs|Seccomp):/ { printf "%s", $2 }' "/proc/$pid/status")" "$(printf '0%.0s' {1..80})12"
+check 'nor does the group: no signals' eval '! "${inside[@]}" bash -c "kill -TERM $pid" 2>/dev/null'
+check 'and no look at its environment' eval '! "${inside[@]}" cat "/proc/$pid/environ" 2>/dev/null'
+check 'it is still there' [ "$(property msd MainPID)" = "$pid" ]
 check 'shutdown is for root' mscli shutdown
 check 'the daemon ends' timeout 60 tail --pid="$pid" -f /dev/null
 finish

@@ -25,6 +25,8 @@ check 'a request over HTTP starts it, waits, and is answered' \
     grep -q 'Response mine from sim' <(ask /v1/completions -d '{}' -H 'X-Request-Id: mine')
 check 'it is ready then' equal "$(code /-/ready)" 200
 check 'its request socket is there too' equal "$(mscli --socket /run/msd/msd.sock request 8)" 'Response 8 from sim'
+check 'whoever is on the machine may use it' \
+    equal "$(setpriv --reuid 4711 --regid 4711 --clear-groups curl -sS --max-time 60 "http://$ip/-/live")" ok
 pid=$(property msd MainPID)
 check 'it sees no network but what it was given' \
     eval '! [ "$(readlink /proc/$pid/ns/net)" = "$(readlink /proc/self/ns/net)" ]'
