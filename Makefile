@@ -4,6 +4,8 @@
 # make check-model  every state of a model of the gate, and a million rounds of it with real threads
 # make lint       what cppcheck, gcc's analyzer and clang-tidy find in the sources
 # make fuzz       inputs that libFuzzer makes up, for every target or for those of TARGETS, FUZZ_SECONDS each
+# make check-syscalls  every test under a tracer: what msd calls, against its SystemCallFilter=
+# make check-users  who may do what, tried as other users
 # make bench      the tables of README.md
 # make soak       MINUTES=5 of every kind of client, and models that die at random
 # make install    honours DESTDIR, PREFIX, UNITDIR, SYSUSERSDIR, MANDIR
@@ -258,6 +260,21 @@ $(BUILD)/tests/faults/faults: %: %.o \
 $(BUILD)/tests/faults/preload.so: tests/faults/preload.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(filter-out $(SANITIZE) -fPIE,$(CFLAGS)) -fPIC -shared -o $@ $<
+
+# Least privilege, of which "make check" has a short form.
+SCRIPT_TESTS += tests/privilege/syscalls.sh
+.PHONY: check-syscalls check-users
+check-syscalls check-users:
+	@tests/support/packages.sh privilege
+	@$(MAKE) --no-print-directory -s -j"$$(nproc)" $@-built
+
+.PHONY: check-syscalls-built check-users-built
+check-syscalls-built: all $(SYSTEM_TESTS) $(BUILD)/tests/systemd/crowd $(BUILD)/tests/upstream/server
+	@BUILD=$(BUILD) tests/privilege/syscalls.sh full
+
+check-users-built: all $(SYSTEM_TESTS) $(BUILD)/tests/upstream/server
+	@MSD=$(BUILD)/msd MSCLI=$(BUILD)/mscli BUILD=$(BUILD) tests/support/run-tests.sh $(BUILD)/logs \
+		$(BUILD)/tests/system/users tests/systemd/activation.sh tests/systemd/http.sh
 
 .PHONY: demo
 demo:

@@ -6,7 +6,8 @@ set -eu
 build=(gcc libc6-dev make pkg-config libsystemd-dev libjansson-dev libcurl4-openssl-dev libmicrohttpd-dev)
 model=(spin)
 lint=(cppcheck clang-tidy)
-check=(check binutils cppcheck scdoc man-db groff-base systemd curl haproxy nginx-light "${model[@]}")
+privilege=(strace systemd)
+check=(check binutils cppcheck scdoc man-db groff-base systemd curl haproxy nginx-light "${model[@]}" "${privilege[@]}")
 sanitize=()
 fuzz=(clang libclang-rt-dev llvm)
 bench=(python3-minimal haproxy nginx-light)
@@ -15,12 +16,13 @@ case ${1-} in
 demo | build | soak) wanted=("${build[@]}") ;;
 check) wanted=("${build[@]}" "${check[@]}") ;;
 model) wanted=("${build[@]}" "${model[@]}") ;;
+privilege) wanted=("${build[@]}" "${check[@]}") ;;
 sanitize) wanted=("${build[@]}" "${check[@]}" "${sanitize[@]}") ;;
 lint) wanted=("${build[@]}" "${lint[@]}") ;;
 fuzz) wanted=("${build[@]}" "${fuzz[@]}") ;;
 bench) wanted=("${build[@]}" "${bench[@]}") ;;
 *)
-    echo "usage: packages.sh build|demo|check|model|sanitize|lint|fuzz|soak|bench" >&2
+    echo "usage: packages.sh build|demo|check|model|privilege|sanitize|lint|fuzz|soak|bench" >&2
     exit 2
     ;;
 esac

@@ -63,6 +63,12 @@ make -s install BUILD=/run/build -o /run/build/msd -o /run/build/mscli DESTDIR= 
 # A test starts it more often than anybody else.
 mkdir -p /run/systemd/system/msd.service.d
 printf '[Unit]\nStartLimitIntervalSec=0\n' >/run/systemd/system/msd.service.d/limit.conf
+# A program that is put around msd may need more than msd does.
+if [ -e "$build/drop-in.conf" ]; then
+    for unit in msd.service msd@.service; do
+        install -D -m 644 "$build/drop-in.conf" "/run/systemd/system/$unit.d/drop-in.conf"
+    done
+fi
 systemd-sysusers /run/sysusers.d/msd.conf 2>/dev/null
 systemctl daemon-reload
 export PATH=/run/usr/bin:/run/usr/sbin:$PATH
