@@ -167,6 +167,8 @@ TARGETS ?= $(FUZZ_TARGETS)
 $(FUZZ_TESTS): $(BUILD)/tests/fuzz/%: $(BUILD)/tests/fuzz/%.o $(FUZZ_MAIN) $$(addprefix $(BUILD)/,$$(addsuffix .o,$$(FUZZ_$$*)))
 	$(CC) $(LDFLAGS) $(FUZZ_LDFLAGS_$*) -o $@ $^ $(LIBS)
 
+FAULTS := $(BUILD)/tests/faults/faults $(BUILD)/tests/faults/preload.so $(BUILD)/tests/upstream/server
+
 # Under a systemd of their own, where one can be had.
 SYSTEMD_TESTS := $(filter-out tests/systemd/inside.sh,$(wildcard tests/systemd/*.sh))
 
@@ -180,7 +182,7 @@ $(BUILD)/tests/systemd/crowd: %: %.o $(call objects,common/address.c)
 CLIENT_TESTS := $(wildcard tests/clients/*.sh)
 
 # The sources that make no sense alone: man pages without a warning, the arrows between the rooms, the model of the gate.
-SCRIPT_TESTS := tests/soak/check.sh tests/arrows.sh tests/manpages.sh tests/install.sh tests/units.sh tests/hardening.sh tests/lint/quick.sh \
+SCRIPT_TESTS := tests/faults/check.sh tests/soak/check.sh tests/arrows.sh tests/manpages.sh tests/install.sh tests/units.sh tests/hardening.sh tests/lint/quick.sh \
 	tests/model/check.sh
 
 .PHONY: check check-built check-asan check-tsan
@@ -189,7 +191,8 @@ check:
 	@$(MAKE) --no-print-directory -s -j"$$(nproc)" check-built
 
 check-built: all $(UNIT_TESTS) $(SYSTEM_TESTS) $(BUILD)/tests/systemd/crowd $(BUILD)/tests/upstream/server \
-		$(BUILD)/tests/model/rounds $(FUZZ_TESTS) $(BUILD)/tests/soak/soak
+		$(BUILD)/tests/model/rounds $(FUZZ_TESTS) $(BUILD)/tests/soak/soak \
+		$(FAULTS)
 	@MSD=$(BUILD)/msd MSCLI=$(BUILD)/mscli BUILD=$(BUILD) tests/support/run-tests.sh $(BUILD)/logs \
 		$(SYSTEM_TESTS) $(CLIENT_TESTS) $(SYSTEMD_TESTS) $(BALANCER_TESTS) $(UNIT_TESTS) $(FUZZ_TESTS) $(BUILD)/tests/model/rounds \
 		$(SCRIPT_TESTS)
@@ -249,8 +252,6 @@ check-faults:
 	@tests/support/packages.sh faults
 	@$(MAKE) --no-print-directory -s -j"$$(nproc)" all $(FAULTS)
 	@MSD=$(BUILD)/msd MSCLI=$(BUILD)/mscli BUILD=$(BUILD) tests/faults/check.sh full
-
-FAULTS := $(BUILD)/tests/faults/faults $(BUILD)/tests/faults/preload.so $(BUILD)/tests/upstream/server
 
 $(BUILD)/tests/faults/faults: %: %.o \
 		$(call objects,$(wildcard tests/support/*.c) common/protocol.c common/number.c common/line.c common/address.c)
