@@ -150,7 +150,7 @@ FUZZ_openai := daemon/model/openai
 FUZZ_upstream := daemon/model/upstream_session daemon/model/completion common/number
 
 # Those that live in a world of their own: of time, and of what a process that was killed still does.
-FUZZ_WORLD := tests/fuzz/world common/protocol common/number common/line daemon/front/request daemon/front/parking daemon/status \
+FUZZ_WORLD := tests/fuzz/world common/user common/protocol common/number common/line daemon/front/request daemon/front/parking daemon/status \
 	daemon/model/generation daemon/loop/reactor daemon/loop/timer daemon/loop/gate daemon/loop/pool
 FUZZ_connection := $(FUZZ_WORLD) daemon/front/connection daemon/front/parked
 FUZZ_parked := $(FUZZ_WORLD) daemon/front/connection daemon/front/parked
