@@ -1,6 +1,7 @@
 #include "daemon/loop/reactor.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <time.h>
 
 #include "common/number.h"
@@ -54,14 +55,40 @@ int reactor_rouse(struct watch *watch) {
         return epoll_ctl(watch->reactor->epoll, EPOLL_CTL_MOD, watch->fd, &event) < 0 ? -errno : 0;
 }
 
+/*
+ * Whether the set has it. What was closed before it was taken out is out, epoll(7); but what the kernel says of its number
+ * then, EBADF or, where somebody has it by now, ENOENT, does not tell that from a watch that is still there: proc(5) does.
+ */
+static bool is_watched(const struct watch *watch) {
+        char path[64], line[256];
+        bool found = false;
+        FILE *file;
+
+        snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", watch->reactor->epoll);
+        file = fopen(path, "re");
+        if (!file)
+                return false;
+        while (!found && fgets(line, sizeof(line), file)) {
+                unsigned long long data;
+
+                found = sscanf(line, "tfd: %*d events: %*x data: %llx", &data) == 1 && data == (uintptr_t)watch;
+        }
+        fclose(file);
+        return found;
+}
+
 void reactor_unwatch(struct watch *watch) {
         struct reactor *reactor = watch->reactor;
 
         if (!reactor)
                 return;
-        /* It may be gone when its next event comes. */
-        if (epoll_ctl(reactor->epoll, EPOLL_CTL_DEL, watch->fd, NULL) < 0)
-                reactor_fail(reactor, -errno);
+        if (epoll_ctl(reactor->epoll, EPOLL_CTL_DEL, watch->fd, NULL) < 0) {
+                int error = errno;
+
+                /* It may be gone when its next event comes. */
+                if ((error != EBADF && error != ENOENT) || is_watched(watch))
+                        reactor_fail(reactor, -error);
+        }
         for (int i = reactor->batch_next; i < reactor->batch_end; i++)
                 if (reactor->batch[i].data.ptr == watch)
                         reactor->batch[i].data.ptr = NULL;

@@ -194,6 +194,29 @@ static void *mailbox_sender(void *argument) {
 }
 
 /* No letter is lost, whoever posts and whenever. */
+/* Closed before it was taken out, as libcurl does it: it is out; and its number may be another's by then. */
+START_TEST(closed_first) {
+        struct watch closed = WATCH_NULL, reused = WATCH_NULL;
+        int fds[2], other[2];
+        struct job stop;
+
+        ck_assert_int_eq(pipe(fds), 0);
+        ck_assert_int_eq(reactor_watch(&reactor, &closed, fds[0], EPOLLIN, NULL), 0);
+        ck_assert_int_eq(reactor_watch(&reactor, &reused, fds[1], EPOLLOUT, NULL), 0);
+        close(fds[0]);
+        close(fds[1]);
+        reactor_unwatch(&closed);
+        ck_assert_int_eq(pipe(other), 0);
+        ck_assert_int_eq(other[1], fds[1]);
+        reactor_unwatch(&reused);
+        job_init(&stop, stop_run);
+        reactor_queue(&reactor, &stop);
+        ck_assert_int_eq(reactor_run(&reactor), 0);
+        close(other[0]);
+        close(other[1]);
+}
+END_TEST
+
 START_TEST(mailbox_from_threads) {
         unsigned letters[] = { 2, 4 };
         pthread_t threads[2];
@@ -219,6 +242,7 @@ static Suite *reactor_suite(void) {
         tcase_add_test(tcase, jobs_take_turns);
         tcase_add_test(tcase, timers_in_order);
         tcase_add_test(tcase, rewatch_and_errors);
+        tcase_add_test(tcase, closed_first);
         tcase_add_test(tcase, mailbox_from_threads);
         suite_add_tcase(suite, tcase);
         return suite;
