@@ -282,6 +282,10 @@ START_TEST(killed_while_ready) {
 }
 END_TEST
 
+static bool is_generation(const struct peer_status *status, uint64_t number) {
+        return status->generation == number;
+}
+
 /* One that msd did not start goes, and comes back. */
 START_TEST(found_lost_and_found) {
         struct process process = PROCESS_NULL;
@@ -296,7 +300,8 @@ START_TEST(found_lost_and_found) {
         (void)process_wait(&process);
         process_free(&process);
         ask(&msd.control, "REQUEST", "2", "again");
-        peer_status_until(&msd.control, &status, peer_status_is_waiting, 1, "it waits");
+        /* Not before it was found lost: one that answers again in time is none. */
+        peer_status_until(&msd.control, &status, is_generation, 2, "it waits for the next one");
         ck_assert_int_eq(unlink(upstream_socket), 0);
         process_start(&process, server, OPTIONS("server", "--socket", upstream_socket), NULL);
         peer_expect(&msd.control, "2", "echo again");
