@@ -114,6 +114,9 @@ for program in "$build"/tests/system/*; do
     [[ ! -x $program ]] || system+=("$program")
 done
 
+# Tests have pipes: this is as at a terminal.
+"$MSD" --version >/dev/null
+
 if [ "${1-}" = full ]; then
     # Two at a time: traced they are slow enough.
     TEST_JOBS=2 tests/support/run-tests.sh "$build/logs/syscalls" "${system[@]}" tests/clients/*.sh \
