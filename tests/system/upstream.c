@@ -489,6 +489,49 @@ START_TEST(daemon_killed) {
 }
 END_TEST
 
+/* The same with one that still listens there: it is a server that an earlier msd has started, and not somebody else's. */
+START_TEST(left_listening) {
+        char path[64], environment[16384];
+        const char *owner = environment;
+        struct process left;
+        struct daemon next;
+        FILE *file;
+        size_t n;
+
+        start(OPTIONS(), OPTIONS());
+        daemon_wait_ready(&msd);
+        snprintf(path, sizeof(path), "/proc/%d/environ", (int)child_of(msd.process.pid));
+        file = fopen(path, "re");
+        ck_assert_ptr_nonnull(file);
+        n = fread(environment, 1, sizeof(environment) - 1, file);
+        fclose(file);
+        environment[n] = '\0';
+        while (strncmp(owner, "MSD_OWNER=", 10) != 0) {
+                owner += strlen(owner) + 1;
+                ck_assert(owner < environment + n);
+        }
+        process_signal(&msd.process, SIGKILL);
+        (void)process_wait(&msd.process);
+        peer_close(&msd.control);
+        process_free(&msd.process);
+
+        ck_assert_int_eq(unlink(upstream_socket), 0);
+        process_start(&left, server, OPTIONS("server", "--socket", upstream_socket, "--load", "1h"),
+                      &(struct process_setup){ .environment = OPTIONS(owner) });
+        process_wait_output(&left, "upstream: loading\n");
+
+        snprintf(next.directory, sizeof(next.directory), "%s", msd.directory);
+        daemon_start_at(&next, suite_msd(), msd.socket, NULL,
+                        OPTIONS("--socket", msd.socket, "--load-attempts", "1", "--upstream", url, "--", server, "--socket",
+                                upstream_socket));
+        ask(&next.control, "REQUEST", "1", "hello");
+        peer_expect(&next.control, "1", "echo hello");
+        ck_assert_int_eq(process_wait(&left), 128 + SIGKILL);
+        process_free(&left);
+        daemon_stop(&next);
+}
+END_TEST
+
 static bool is_one_in_flight(const struct peer_status *status, uint64_t waiting) {
         ck_assert_uint_le(status->processing, 1);
         return status->processing == 1 && status->waiting == waiting;
@@ -629,6 +672,7 @@ static void add(TCase *tests) {
         tcase_add_test(tests, stops);
         tcase_add_test(tests, stops_the_deaf);
         tcase_add_test(tests, daemon_killed);
+        tcase_add_test(tests, left_listening);
         tcase_add_test(tests, one_place);
         tcase_add_test(tests, requests);
         tcase_add_test(tests, hangs);
