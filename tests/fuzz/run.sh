@@ -14,7 +14,7 @@ run_one() {
     mkdir -p "$build/corpus/$target"
     [ ! -e "tests/fuzz/$target.dict" ] || options+=(-dict="tests/fuzz/$target.dict")
     "$build/tests/fuzz/$target" "$build/corpus/$target" "tests/fuzz/corpus/$target" -max_total_time="$seconds" \
-        -timeout=30 -rss_limit_mb=4096 -max_len=8192 -print_final_stats=1 -verbosity=1 \
+        -timeout=600 -rss_limit_mb=4096 -max_len=8192 -print_final_stats=1 -verbosity=1 \
         -artifact_prefix="$build/failures/$target-" "${options[@]}" >"$build/logs/$target.log" 2>&1 </dev/null &&
         echo passed >"$build/logs/$target.result" || echo FAILED >"$build/logs/$target.result"
     [ ! -t 1 ] || echo "$target: $(cat "$build/logs/$target.result")"
