@@ -22,7 +22,7 @@
 #define ACCEPT_BATCH 64
 
 /* Another worker may have been faster, and a client may have gone again; who finds none so often in a row rests. */
-#define VAIN_MAX 100
+#define VAIN_MAX 32
 
 /* A descriptor of another worker's, or another process's, that is closed tells nobody. */
 #define RETRY_NSEC (100 * NSEC_PER_MSEC)
@@ -295,12 +295,15 @@ static void listener_ready(struct watch *watch, uint32_t events) {
                         if ((error == EINTR || error == ECONNABORTED) && listener->vain < VAIN_MAX)
                                 continue;
                         listener->vain = 0;
-                        if (error != EMFILE && error != ENFILE && error != ENOBUFS && error != ENOMEM)
-                                log_warning("Cannot accept a connection, ignoring: %s", strerror(error));
+                        if (error != EMFILE && error != ENFILE && error != ENOBUFS && error != ENOMEM && error != EAGAIN &&
+                            !listener->said)
+                                log_warning("Cannot accept connections, trying again: %s", strerror(error));
+                        listener->said = true;
                         listener_pause(listener);
                         return;
                 }
                 listener->vain = 0;
+                listener->said = false;
                 listener->accepted(listener, fd);
         }
 }

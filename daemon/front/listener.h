@@ -71,6 +71,7 @@ struct listener {
         struct timer retry;
         int fd;
         unsigned vain;                          /* so often in a row there was none to accept */
+        bool said;                              /* that none can be accepted */
         bool ended;                             /* it is not to be watched again */
         /* Takes over `fd`, which counts against the limit until listener_release(). */
         void (*accepted)(struct listener *listener, int fd);

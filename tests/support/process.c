@@ -286,7 +286,7 @@ void process_give_up(const char *format, ...) {
 
                 if (!p)
                         continue;
-                text_appendf(&text, "\n  program %d %s, status %d\n  output: %.1000s\n  errors: %.4000s",
+                text_appendf(&text, "\n  program %d %s, status %d\n  output: %.1000s\n  errors: %.2000s",
                              (int)p->pid,
                              p->exited ? "ended" : "runs", p->status, text_get(&p->output),
                              text_get(&p->errors));
