@@ -187,6 +187,7 @@ int main(int argc, char **argv) {
 
         /* Whoever reads standard output may go away; the daemon does not. */
         signal(SIGPIPE, SIG_IGN);
+        model_server_hold_signals();
         r = take_passed(&options, &socket, &http, &parked);
         if (r == 0)
                 r = open_socket(&socket, options.socket, path);

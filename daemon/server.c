@@ -489,15 +489,24 @@ static void load_failed(struct loader *loader, int error, const char *reason) {
         notify_failed(error, server->line);
 }
 
+static void fill_signals(sigset_t *signals) {
+        sigemptyset(signals);
+        sigaddset(signals, SIGTERM);
+        sigaddset(signals, SIGINT);
+        sigaddset(signals, SIGUSR2);
+}
+
+void model_server_hold_signals(void) {
+        sigset_t signals;
+
+        fill_signals(&signals);
+        (void)sigprocmask(SIG_BLOCK, &signals, NULL);
+}
+
 static int watch_signals(struct model_server *server) {
         sigset_t signals;
 
-        sigemptyset(&signals);
-        sigaddset(&signals, SIGTERM);
-        sigaddset(&signals, SIGINT);
-        sigaddset(&signals, SIGUSR2);
-        if (sigprocmask(SIG_BLOCK, &signals, NULL) < 0)
-                return -errno;
+        fill_signals(&signals);
         server->signals.fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
         if (server->signals.fd < 0)
                 return -errno;

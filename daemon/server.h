@@ -52,6 +52,9 @@ struct model_server {
         bool failed;                            /* the exit status is to say so */
 };
 
+/* What tells the daemon to stop is kept until model_server_run() hears it: before a socket is made that it has to take away. */
+void model_server_hold_signals(void);
+
 /*
  * Sets up everything, down to the listening sockets: `socket`, those of `http`, and what is `parked`, which become the
  * server's in any case. Nothing runs yet. Returns 0 or -errno, with a diagnostic; model_server_deinit() is due either way.
