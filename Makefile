@@ -3,6 +3,8 @@
 # make check      every test that this machine allows
 # make check-model  every state of a model of the gate, and a million rounds of it with real threads
 # make lint       what cppcheck, gcc's analyzer and clang-tidy find in the sources
+# make check-valgrind  the system tests with msd under memcheck, and under helgrind
+# make coverage   lines and branches that the tests reach, and those that they do not
 # make fuzz       inputs that libFuzzer makes up, for every target or for those of TARGETS, FUZZ_SECONDS each
 # make check-syscalls  every test under a tracer: what msd calls, against its SystemCallFilter=
 # make check-users  who may do what, tried as other users
@@ -214,6 +216,17 @@ check-model:
 	@$(MAKE) --no-print-directory -s BUILD=build/tsan OPTIMIZE='-O1 -g' SANITIZE='-fsanitize=thread' \
 		build/tsan/tests/model/rounds
 	@build/tsan/tests/model/rounds $(ROUNDS)
+
+.PHONY: check-valgrind coverage
+check-valgrind:
+	@tests/support/packages.sh valgrind
+	@$(MAKE) --no-print-directory -s -j"$$(nproc)" all $(SYSTEM_TESTS) $(BUILD)/tests/upstream/server
+	@BUILD=$(BUILD) tests/valgrind/check.sh memcheck $(TESTS)
+	@BUILD=$(BUILD) tests/valgrind/check.sh helgrind $(TESTS)
+
+coverage:
+	@tests/support/packages.sh coverage
+	@tests/coverage.sh
 
 .PHONY: lint
 lint:

@@ -13,6 +13,8 @@ fuzz=(clang libclang-rt-dev llvm)
 bench=(python3-minimal haproxy nginx-light)
 
 case ${1-} in
+valgrind) wanted=("${build[@]}" "${check[@]}" valgrind libc6-dbg) ;;
+coverage) wanted=("${build[@]}" "${check[@]}" gcovr) ;;
 faults) wanted=("${build[@]}" check strace) ;;
 demo | build | soak) wanted=("${build[@]}") ;;
 check) wanted=("${build[@]}" "${check[@]}") ;;
@@ -23,7 +25,7 @@ lint) wanted=("${build[@]}" "${lint[@]}") ;;
 fuzz) wanted=("${build[@]}" "${fuzz[@]}") ;;
 bench) wanted=("${build[@]}" "${bench[@]}") ;;
 *)
-    echo "usage: packages.sh build|demo|check|model|faults|privilege|sanitize|lint|fuzz|soak|bench" >&2
+    echo "usage: packages.sh build|demo|check|model|faults|privilege|valgrind|coverage|sanitize|lint|fuzz|soak|bench" >&2
     exit 2
     ;;
 esac
