@@ -694,6 +694,8 @@ int model_server_init(struct model_server *server, const struct options *options
         if (r < 0) {
                 log_error("Cannot start: %s", strerror(-r));
                 notify_failed(-r, "Cannot start");
+                /* A worker that runs already takes nothing on its way out that would wait. */
+                (void)gate_open(&server->stop);
                 return r;
         }
         server->pulse_interval = notify_watchdog_interval() / 2;
