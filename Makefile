@@ -1,6 +1,7 @@
 # make            build/msd and build/mscli
 # make demo       five requests while the model loads, and how long it took
 # make check      every test that this machine allows
+# make check-faults  system calls that fail, and allocations, one at a time
 # make check-model  every state of a model of the gate, and a million rounds of it with real threads
 # make lint       what cppcheck, gcc's analyzer and clang-tidy find in the sources
 # make check-valgrind  the system tests with msd under memcheck, and under helgrind

@@ -37,10 +37,10 @@ export directory
 # allocations SETUP: each of them once, and at every eighth also the twenty from it on; in the quick choice some.
 allocations() {
     local n step=1
-    n=$("$faults" count "$1" 2>&1 | sed -n 's/^COUNT //p')
+    n=$("$faults" count "$1" 2>&1 | sed -n 's/^COUNT //p' | sort -n | tail -n 1)
     [ -n "$n" ] || { echo "The allocations of $1 cannot be counted" >&2; return 1; }
     if [ "$size" = quick ]; then
-        step=$((n / 15 + 1))
+        step=$((n / 12 + 1))
     fi
     for ((i = 1; i <= n; i += step)); do
         echo "alloc,$i,$1"
@@ -57,6 +57,7 @@ else
 fi
 allocations sim >>"$directory/cases"
 allocations child >>"$directory/cases"
+allocations mscli >>"$directory/cases"
 
 run_one() {
     timeout 150 "$BUILD/tests/faults/faults" run "$1" >"$directory/$1" 2>&1 </dev/null || echo "FAILED" >>"$directory/$1"

@@ -6,7 +6,7 @@
  *      faults count SETUP      how many allocations the scenario has
  *      faults run CASE         a name that was listed, or alloc,N[-M],SETUP
  *
- * A name is CALL,ERROR,MOMENT,once|always,SETUP. README.md says what is asked of msd.
+ * A name is CALL,ERROR,MOMENT,once|always,SETUP; a SETUP for allocations may be mscli, too. README.md says what is asked of msd.
  */
 
 #include <errno.h>
@@ -28,9 +28,11 @@
 #include "common/protocol.h"
 #include "common/util.h"
 #include "tests/support/clock.h"
+#include "tests/support/daemon.h"
 #include "tests/support/manager.h"
 #include "tests/support/peer.h"
 #include "tests/support/process.h"
+#include "tests/support/run.h"
 #include "tests/support/suite.h"
 
 /* What msd does with requests. */
@@ -125,6 +127,7 @@ struct fault {
         bool always;
         bool has_http;
         bool counts;                    /* only count allocations */
+        bool is_client;                 /* of mscli's */
 };
 
 static struct fault fault = { .has_http = true };
@@ -678,6 +681,19 @@ static void expect_end(int status) {
                 process_give_up("%u requests were not heard of, and msd has ended", count(PENDING));
 }
 
+/* How many allocations there were is on the last line that the test says. */
+static void say_count(void) {
+        char path[SUITE_PATH_MAX + 16], text[32] = "";
+        FILE *file;
+
+        snprintf(path, sizeof(path), "%s/count", run.directory);
+        file = fopen(path, "re");
+        ck_assert_ptr_nonnull(file);
+        ck_assert_ptr_nonnull(fgets(text, sizeof(text), file));
+        fclose(file);
+        fprintf(stderr, "COUNT %s", text);
+}
+
 START_TEST(one) {
         uint64_t load = fault.call && fault.moment == START ? LOAD_NSEC / 6 : fault.call && fault.moment != LOST ? LOAD_NSEC : LOAD_NSEC / 12;
         unsigned injected;
@@ -715,23 +731,55 @@ START_TEST(one) {
         }
         fprintf(stderr, "OUTCOME %s: %u failing calls, %u answered, %u refused, %u closed\n", serves ? "went on" : "ended", injected, count(ANSWERED), count(REFUSED),
                 count(CLOSED));
-        if (fault.counts) {
-                char path[SUITE_PATH_MAX + 16], text[32] = "";
-                FILE *file;
-
-                snprintf(path, sizeof(path), "%s/count", run.directory);
-                file = fopen(path, "re");
-                ck_assert_ptr_nonnull(file);
-                ck_assert_ptr_nonnull(fgets(text, sizeof(text), file));
-                fclose(file);
-                fprintf(stderr, "COUNT %s", text);
-        }
+        if (fault.counts)
+                say_count();
         forget();
 }
 END_TEST
 
+/* mscli with a failing allocation: it has all the answers, or says why not, with a status that it documents. */
+START_TEST(client) {
+        static const struct {
+                const char *arguments[8];
+                const char *expected;
+        } uses[] = {
+                { { "request", "1", "2", "3", "--prompt", "hello" }, "Response 1 from sim\nResponse 2 from sim\nResponse 3 from sim\n" },
+                { { "request", "4", "--prompt", "hello", "--stream" }, "Response 4 from sim\n" },
+                { { "status" }, "ready" },
+        };
+        char alloc[64], counted[SUITE_PATH_MAX + 32];
+        const char *const environment[] = { preload_variable(), alloc, counted, NULL };
+        const struct process_setup setup = { .environment = environment };
+        unsigned failed = 0;
+        struct daemon msd;
+
+        suite_directory(run.directory);
+        snprintf(alloc, sizeof(alloc), "FAULTS_ALLOC=%s", fault.range);
+        snprintf(counted, sizeof(counted), "FAULTS_COUNT=%s/count", run.directory);
+        daemon_start(&msd, "--load-time", "0", "--inference-time", "0", NULL);
+        daemon_wait_ready(&msd);
+        for (size_t i = 0; i < ARRAY_SIZE(uses); i++) {
+                struct process mscli;
+                int status = run_mscli_with(&mscli, msd.socket, &setup, uses[i].arguments);
+
+                if (status == 0 ? !strstr(text_get(&mscli.output), uses[i].expected) : status > 4 || mscli.errors.len == 0)
+                        process_give_up("mscli %s ended with %d", uses[i].arguments[0], status);
+                failed += status != 0;
+                process_free(&mscli);
+                if (fault.counts)
+                        say_count();
+        }
+        daemon_stop(&msd);
+        suite_remove(run.directory);
+        fprintf(stderr, "OUTCOME %s\n", failed > 0 ? "ended" : "went on");
+}
+END_TEST
+
 static void add(TCase *tests) {
-        tcase_add_test(tests, one);
+        if (fault.is_client)
+                tcase_add_test(tests, client);
+        else
+                tcase_add_test(tests, one);
 }
 
 static int find(const char *const *names, size_t n, const char *name) {
@@ -741,15 +789,21 @@ static int find(const char *const *names, size_t n, const char *name) {
         return -1;
 }
 
+static bool parse_setup(const char *name) {
+        int at = find(setup_names, SETUPS, name);
+
+        fault.is_client = strcmp(name, "mscli") == 0;
+        fault.setup = (enum setup)at;
+        return at >= 0 || fault.is_client;
+}
+
 /* Returns whether there is such a case. */
 static bool parse(const char *name) {
         char call[32], moment[16], times[16], setup[16];
         int at;
 
         if (sscanf(name, "alloc,%39[0-9-],%15s", fault.range, setup) == 2) {
-                at = find(setup_names, SETUPS, setup);
-                fault.setup = (enum setup)at;
-                return at >= 0;
+                return parse_setup(setup);
         }
         if (sscanf(name, "%31[^,],%19[^,],%15[^,],%15[^,],%15s", call, fault.error, moment, times, setup) != 5)
                 return false;
@@ -761,10 +815,8 @@ static bool parse(const char *name) {
         fault.moment = (enum moment)at;
         if (at < 0)
                 return false;
-        at = find(setup_names, SETUPS, setup);
-        fault.setup = (enum setup)at;
         fault.has_http = fault.call && !is_of_libraries(fault.call, fault.error, fault.always);
-        return at >= 0 && fault.call;
+        return parse_setup(setup) && !fault.is_client && fault.call;
 }
 
 static void list_case(const struct call *call, const char *error, enum moment moment, enum setup setup) {
@@ -786,10 +838,9 @@ int main(int argc, char **argv) {
                 list(argc > 2);
                 return 0;
         }
-        if (argc == 3 && strcmp(argv[1], "count") == 0) {
+        if (argc == 3 && strcmp(argv[1], "count") == 0 && parse_setup(argv[2])) {
                 snprintf(fault.range, sizeof(fault.range), "0");
                 fault.counts = true;
-                fault.setup = (enum setup)find(setup_names, SETUPS, argv[2]);
                 return suite_main("faults", add);
         }
         if (argc == 3 && strcmp(argv[1], "run") == 0 && parse(argv[2]))
