@@ -186,6 +186,9 @@ static void restart(void) {
         request_queue_leave(&world.queue);
         world_answer_all(&world);
         world_settle(&world);
+        /* A SHUTDOWN was among what came: that goes before a restart. */
+        if (gate_state(&world.stop) != GATE_PENDING)
+                return;
         parking_leave(&world.queue.parking);
         request_queue_abandon(&world.queue);
         /* One that does not read its replies is ended, with what it waits for: nobody can send them for it. */
