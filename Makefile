@@ -116,6 +116,7 @@ UNIT_listener := daemon/front/listener daemon/log daemon/loop/reactor daemon/loo
 UNIT_loader := daemon/loader daemon/model/sim daemon/model/openai daemon/loop/reactor daemon/loop/timer common/number
 UNIT_log := daemon/log
 UNIT_child := daemon/model/child daemon/loop/reactor daemon/loop/timer common/user
+UNIT_fetch := daemon/model/fetch daemon/loop/reactor daemon/loop/timer common/number
 UNIT_upstream := daemon/model/upstream daemon/model/upstream_session daemon/model/completion daemon/model/fetch daemon/model/child daemon/loop/reactor daemon/loop/timer \
 	common/address common/number common/user
 

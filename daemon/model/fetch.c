@@ -79,33 +79,32 @@ static void try_later(struct fetcher *fetcher, struct fetch *fetch) {
                 reactor_set_timer(fetcher->reactor, &fetcher->retry, timer_now() + BLOCKED_PAUSE);
 }
 
+static void fail(struct fetch *fetch, const char *error) {
+        fetch_cancel(fetch);
+        fetch->done(fetch, 0, error);
+}
+
 static void retry_due(struct timer *timer) {
         struct fetcher *fetcher = container_of(timer, struct fetcher, retry);
         struct list blocked, unwatched;
 
         list_move_all(&unwatched, &fetcher->unwatched);
-        while (!list_is_empty(&unwatched)) {
-                struct fetch *fetch = container_of(unwatched.next, struct fetch, blocked);
-
-                fetch_cancel(fetch);
-                fetch->done(fetch, 0, "Its connection cannot be watched");
-        }
+        while (!list_is_empty(&unwatched))
+                fail(container_of(unwatched.next, struct fetch, blocked), "Its connection cannot be watched");
         list_move_all(&blocked, &fetcher->blocked);
         while (!list_is_empty(&blocked)) {
                 struct fetch *fetch = container_of(blocked.next, struct fetch, blocked);
 
                 list_remove(&fetch->blocked);
                 if (fetch->deadline > 0 && timer_now() >= fetch->deadline) {
-                        fetch_cancel(fetch);
-                        fetch->done(fetch, 0, "There is no room in its backlog");
+                        fail(fetch, "There is no room in its backlog");
                         continue;
                 }
                 fetch->is_blocked = false;
                 fetch->error[0] = '\0';
                 if (curl_multi_add_handle(fetcher->multi, fetch->easy) == CURLM_OK)
                         continue;
-                fetch_cancel(fetch);
-                fetch->done(fetch, 0, strerror(ENOMEM));
+                fail(fetch, strerror(ENOMEM));
         }
 }
 
@@ -137,10 +136,26 @@ static void finish(struct fetcher *fetcher) {
         }
 }
 
+/*
+ * Something has happened to a socket, or its time has come. An error is not said to be of one transfer: libcurl was out of
+ * memory on its way through them, and those that it has not come to would never begin. "You are doomed", libcurl-errors(3).
+ */
+static void act(struct fetcher *fetcher, curl_socket_t fd, int mask) {
+        struct list doomed;
+        int running;
+
+        list_init(&doomed);
+        if (curl_multi_socket_action(fetcher->multi, fd, mask, &running) != CURLM_OK)
+                list_move_all(&doomed, &fetcher->running);
+        finish(fetcher);
+        while (!list_is_empty(&doomed))
+                fail(container_of(doomed.next, struct fetch, link), strerror(ENOMEM));
+}
+
 static void socket_ready(struct watch *watch, uint32_t events) {
         struct fetch_socket *socket = container_of(watch, struct fetch_socket, watch);
         struct fetcher *fetcher = socket->fetcher;
-        int running, mask = 0;
+        int mask = 0;
 
         if (events & (EPOLLIN | EPOLLHUP | EPOLLRDHUP))
                 mask |= CURL_CSELECT_IN;
@@ -148,23 +163,25 @@ static void socket_ready(struct watch *watch, uint32_t events) {
                 mask |= CURL_CSELECT_OUT;
         if (events & EPOLLERR)
                 mask |= CURL_CSELECT_ERR;
-        (void)curl_multi_socket_action(fetcher->multi, watch->fd, mask, &running);
-        finish(fetcher);
+        act(fetcher, watch->fd, mask);
+}
+
+/* No event would come for its transfer. */
+static void fail_later(struct fetch *fetch) {
+        if (list_is_empty(&fetch->blocked))
+                list_append(&fetch->fetcher->unwatched, &fetch->blocked);
+        reactor_set_timer(fetch->fetcher->reactor, &fetch->fetcher->retry, timer_now());
 }
 
 /*
- * A socket cannot be watched: no event would come for its transfer, which is to fail. Not from here, where libcurl is at work
- * on it; and libcurl, told of an error, gives up all of them, and with 7.88 falls over those that have no connection yet.
+ * A socket cannot be watched, and its transfer is to fail. Not from here, where libcurl is at work on it; and libcurl, told
+ * of an error, gives up all of them, and with 7.88 falls over those that have no connection yet.
  */
-static int not_watched(struct fetcher *fetcher, CURL *easy) {
-        struct fetch *fetch;
+static int not_watched(CURL *easy) {
         char *private;
 
         curl_easy_getinfo(easy, CURLINFO_PRIVATE, &private);
-        fetch = (struct fetch *)(void *)private;
-        if (list_is_empty(&fetch->blocked))
-                list_append(&fetcher->unwatched, &fetch->blocked);
-        reactor_set_timer(fetcher->reactor, &fetcher->retry, timer_now());
+        fail_later((struct fetch *)(void *)private);
         return 0;
 }
 
@@ -181,15 +198,15 @@ static int on_socket(CURL *easy, curl_socket_t fd, int what, void *user, void *k
                 return 0;
         }
         if (socket)
-                return reactor_rewatch(&socket->watch, events) < 0 ? not_watched(fetcher, easy) : 0;
+                return reactor_rewatch(&socket->watch, events) < 0 ? not_watched(easy) : 0;
         socket = calloc(1, sizeof(*socket));
         if (!socket)
-                return not_watched(fetcher, easy);
+                return not_watched(easy);
         socket->fetcher = fetcher;
         r = reactor_watch(fetcher->reactor, &socket->watch, fd, events, socket_ready);
         if (r < 0) {
                 free(socket);
-                return not_watched(fetcher, easy);
+                return not_watched(easy);
         }
         curl_multi_assign(fetcher->multi, fd, socket);
         return 0;
@@ -208,10 +225,8 @@ static int on_timer(CURLM *multi, long milliseconds, void *user) {
 
 static void timer_due(struct timer *timer) {
         struct fetcher *fetcher = container_of(timer, struct fetcher, timer);
-        int running;
 
-        (void)curl_multi_socket_action(fetcher->multi, CURL_SOCKET_TIMEOUT, 0, &running);
-        finish(fetcher);
+        act(fetcher, CURL_SOCKET_TIMEOUT, 0);
 }
 
 int fetcher_init(struct fetcher *fetcher, struct reactor *reactor, const struct target *target, uint64_t max) {
@@ -221,6 +236,7 @@ int fetcher_init(struct fetcher *fetcher, struct reactor *reactor, const struct 
         *fetcher = (struct fetcher){ .reactor = reactor, .target = target };
         timer_init(&fetcher->timer, timer_due);
         timer_init(&fetcher->retry, retry_due);
+        list_init(&fetcher->running);
         list_init(&fetcher->blocked);
         list_init(&fetcher->unwatched);
         fetcher->multi = curl_multi_init();
@@ -373,6 +389,7 @@ int fetch_start(struct fetch *fetch, struct fetcher *fetcher, const struct fetch
                 return -ENOMEM;
         }
         fetch->easy = easy;
+        list_append(&fetcher->running, &fetch->link);
         return 0;
 }
 
@@ -380,6 +397,7 @@ void fetch_cancel(struct fetch *fetch) {
         if (!fetch->easy)
                 return;
         (void)curl_multi_remove_handle(fetch->fetcher->multi, fetch->easy);
+        list_remove(&fetch->link);
         list_remove(&fetch->blocked);
         /* It does not keep a pointer into what may be gone. */
         curl_easy_setopt(fetch->easy, CURLOPT_ERRORBUFFER, NULL);
@@ -388,8 +406,11 @@ void fetch_cancel(struct fetch *fetch) {
 }
 
 void fetch_pause(struct fetch *fetch, bool paused) {
-        if (fetch->easy)
-                (void)curl_easy_pause(fetch->easy, paused ? CURLPAUSE_RECV : CURLPAUSE_CONT);
+        if (!fetch->easy || curl_easy_pause(fetch->easy, paused ? CURLPAUSE_RECV : CURLPAUSE_CONT) == CURLE_OK)
+                return;
+        /* At once: what libcurl 7.88 knows of this socket is in pieces, and it would fall over them. */
+        (void)curl_multi_remove_handle(fetch->fetcher->multi, fetch->easy);
+        fail_later(fetch);
 }
 
 long fetch_status(const struct fetch *fetch) {

@@ -28,6 +28,7 @@ struct fetcher {
         const struct target *target;
         CURLM *multi;
         struct timer timer;
+        struct list running;            /* all fetches */
         struct list blocked;            /* fetches that the upstream's backlog has no room for */
         struct list unwatched;          /* fetches whose socket cannot be watched: they are about to fail */
         struct timer retry;
@@ -55,6 +56,7 @@ struct fetch {
         /* It has ended: `status` is that of HTTP, or 0 and `error` says what happened to the connection. */
         void (*done)(struct fetch *fetch, long status, const char *error);
         struct curl_slist *fields;
+        struct list link;
         struct list blocked;
         bool is_blocked;
         uint64_t deadline;
