@@ -109,16 +109,16 @@ UNIT_pool := daemon/loop/pool
 UNIT_openai := daemon/model/openai
 UNIT_sim := daemon/model/sim daemon/model/openai daemon/loop/reactor daemon/loop/timer
 UNIT_status := daemon/status daemon/loop/gate daemon/loop/timer
-UNIT_request := common/protocol daemon/front/request daemon/front/parking daemon/status daemon/log daemon/model/sim daemon/model/openai daemon/model/generation \
-	daemon/loop/reactor daemon/loop/timer daemon/loop/gate daemon/loop/pool common/number
+UNIT_request := common/protocol daemon/front/request daemon/front/parking daemon/status daemon/log \
+	daemon/model/sim daemon/model/openai daemon/model/generation daemon/loop/reactor daemon/loop/timer daemon/loop/gate daemon/loop/pool common/number
 UNIT_fields := daemon/front/fields
 UNIT_listener := daemon/front/listener daemon/log daemon/loop/reactor daemon/loop/timer common/address common/number
 UNIT_loader := daemon/loader daemon/model/sim daemon/model/openai daemon/loop/reactor daemon/loop/timer common/number
 UNIT_log := daemon/log
 UNIT_child := daemon/model/child daemon/loop/reactor daemon/loop/timer common/user
 UNIT_fetch := daemon/model/fetch daemon/loop/reactor daemon/loop/timer common/number
-UNIT_upstream := daemon/model/upstream daemon/model/upstream_session daemon/model/completion daemon/model/fetch daemon/model/child daemon/loop/reactor daemon/loop/timer \
-	common/address common/number common/user
+UNIT_upstream := daemon/model/upstream daemon/model/upstream_session daemon/model/completion daemon/model/fetch \
+	daemon/model/child daemon/loop/reactor daemon/loop/timer common/address common/number common/user
 
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/*.c))
 SYSTEM_TESTS := $(patsubst tests/system/%.c,$(BUILD)/tests/system/%,$(wildcard tests/system/*.c))
@@ -154,8 +154,8 @@ FUZZ_openai := daemon/model/openai
 FUZZ_upstream := daemon/model/upstream_session daemon/model/completion common/number
 
 # Those that live in a world of their own: of time, and of what a process that was killed still does.
-FUZZ_WORLD := tests/fuzz/world common/user common/protocol common/number common/line daemon/front/request daemon/front/parking daemon/status \
-	daemon/model/generation daemon/loop/reactor daemon/loop/timer daemon/loop/gate daemon/loop/pool
+FUZZ_WORLD := tests/fuzz/world common/user common/protocol common/number common/line \
+	daemon/front/request daemon/front/parking daemon/status daemon/model/generation daemon/loop/reactor daemon/loop/timer daemon/loop/gate daemon/loop/pool
 FUZZ_connection := $(FUZZ_WORLD) daemon/front/connection daemon/front/parked
 FUZZ_parked := $(FUZZ_WORLD) daemon/front/connection daemon/front/parked
 FUZZ_LDFLAGS_parked := -Wl,--wrap=timer_now
@@ -186,8 +186,8 @@ $(BUILD)/tests/systemd/crowd: %: %.o $(call objects,common/address.c)
 CLIENT_TESTS := $(wildcard tests/clients/*.sh)
 
 # The sources that make no sense alone: man pages without a warning, the arrows between the rooms, the model of the gate.
-SCRIPT_TESTS := tests/faults/check.sh tests/soak/check.sh tests/arrows.sh tests/manpages.sh tests/install.sh tests/units.sh tests/hardening.sh tests/lint/quick.sh \
-	tests/model/check.sh
+SCRIPT_TESTS := tests/faults/check.sh tests/soak/check.sh tests/arrows.sh tests/manpages.sh tests/install.sh \
+	tests/units.sh tests/hardening.sh tests/lint/quick.sh tests/model/check.sh
 
 .PHONY: check check-built check-asan check-tsan
 check:

@@ -3,7 +3,7 @@
  * inferences end in any way and order, clients go or do not read, the daemon stops, is restarted, or killed. Whatever it
  * is, every command of a client that stays has exactly one answer, and nothing is left of what has gone.
  *
- * The input is what clients send; a byte 0xff tells that something else happens (see happen()), and what.
+ * The input is what clients send; a byte 0xff tells that something else happens (see happen(), and world_happen()), and what.
  */
 
 #include "daemon/front/connection.h"
@@ -418,49 +418,15 @@ static void judge(struct client *client) {
 static void happen(uint8_t what, struct input *input) {
         struct client *client = &clients[current];
 
+        if (world_happen(&world, what, input))
+                return;
         switch (what) {
         case '0' ... '0' + CLIENTS_MAX - 1:
                 current = what - '0';
                 come(&clients[current]);
                 break;
-        case 't':
-                world_turn(&world, 0);
-                break;
-        case 'T':
-                world_settle(&world);
-                break;
-        case 'o':
-                world_load_ends(&world, true);
-                break;
-        case 'f':
-                world_load_ends(&world, false);
-                break;
-        case 'g':
-                world_next_generation(&world);
-                break;
-        case 's':
-                world_stop(&world);
-                break;
-        case 'p':
-                world_part(&world, world_run(&world, input_byte(input)), "a part", 6);
-                break;
-        case 'a':
-                world_answer(&world, world_run(&world, input_byte(input)));
-                break;
-        case 'x':
-                world_fail(&world, world_run(&world, input_byte(input)));
-                break;
-        case 'l':
-                world_lose(&world, world_run(&world, input_byte(input)));
-                break;
-        case 'r':
-                request_queue_retry(&world.queue);
-                break;
         case 'e':
                 world.infer_error = input_byte(input) % 2 ? -ENOMEM : -EILSEQ;
-                break;
-        case 'k':
-                world_clock += input_byte(input) * NSEC_PER_MSEC * 100;
                 break;
         case 'w':
                 shut(client);
@@ -480,9 +446,6 @@ static void happen(uint8_t what, struct input *input) {
                 break;
         case 'K':
                 kill_it();
-                break;
-        case 'A':
-                world_answer_all(&world);
                 break;
         }
 }

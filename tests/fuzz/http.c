@@ -183,31 +183,12 @@ static void judge(struct client *client) {
 static void happen(uint8_t what, struct input *input) {
         struct client *client = &clients[current];
 
+        if (world_happen(&world, what, input))
+                return;
         switch (what) {
         case '0' ... '0' + CLIENTS_MAX - 1:
                 current = what - '0';
                 come(&clients[current]);
-                break;
-        case 't':
-                world_turn(&world, 0);
-                break;
-        case 'T':
-                world_settle(&world);
-                break;
-        case 'o':
-                world_load_ends(&world, true);
-                break;
-        case 'f':
-                world_load_ends(&world, false);
-                break;
-        case 'g':
-                world_next_generation(&world);
-                break;
-        case 's':
-                world_stop(&world);
-                break;
-        case 'p':
-                world_part(&world, world_run(&world, input_byte(input)), "a part", 6);
                 break;
         case 'P':
                 for (unsigned i = 0; i < 200; i++) {
@@ -216,23 +197,8 @@ static void happen(uint8_t what, struct input *input) {
                         world_part(&world, world_run(&world, 0), large, sizeof(large));
                 }
                 break;
-        case 'a':
-                world_answer(&world, world_run(&world, input_byte(input)));
-                break;
-        case 'x':
-                world_fail(&world, world_run(&world, input_byte(input)));
-                break;
-        case 'l':
-                world_lose(&world, world_run(&world, input_byte(input)));
-                break;
-        case 'r':
-                request_queue_retry(&world.queue);
-                break;
         case 'e':
                 world.infer_error = -ENOMEM;
-                break;
-        case 'k':
-                world_clock += input_byte(input) * NSEC_PER_MSEC * 100;
                 break;
         case 'w':
                 if (client->fd >= 0)
@@ -248,9 +214,6 @@ static void happen(uint8_t what, struct input *input) {
         case 'D':
                 while (receive(client, SIZE_MAX))
                         ;
-                break;
-        case 'A':
-                world_answer_all(&world);
                 break;
         }
 }

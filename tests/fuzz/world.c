@@ -343,6 +343,53 @@ void world_deinit(struct world *world) {
         reactor_deinit(&world->reactor);
 }
 
+bool world_happen(struct world *world, uint8_t what, struct input *input) {
+        switch (what) {
+        case 't':
+                world_turn(world, 0);
+                break;
+        case 'T':
+                world_settle(world);
+                break;
+        case 'o':
+                world_load_ends(world, true);
+                break;
+        case 'f':
+                world_load_ends(world, false);
+                break;
+        case 'g':
+                world_next_generation(world);
+                break;
+        case 's':
+                world_stop(world);
+                break;
+        case 'p':
+                world_part(world, world_run(world, input_byte(input)), "a part", 6);
+                break;
+        case 'a':
+                world_answer(world, world_run(world, input_byte(input)));
+                break;
+        case 'x':
+                world_fail(world, world_run(world, input_byte(input)));
+                break;
+        case 'l':
+                world_lose(world, world_run(world, input_byte(input)));
+                break;
+        case 'r':
+                request_queue_retry(&world->queue);
+                break;
+        case 'k':
+                world_clock += input_byte(input) * NSEC_PER_MSEC * 100;
+                break;
+        case 'A':
+                world_answer_all(world);
+                break;
+        default:
+                return false;
+        }
+        return true;
+}
+
 unsigned world_descriptors(void) {
         unsigned n = 0;
 

@@ -80,5 +80,11 @@ void world_lose(struct world *world, struct run *run);
 /* Answers all, and what is begun by that too. */
 void world_answer_all(struct world *world);
 
+/*
+ * What happens to all, whoever its clients are: a turn, the end of a load, the end of an inference, a stop, time that goes by.
+ * Returns whether `what` is one of these.
+ */
+bool world_happen(struct world *world, uint8_t what, struct input *input);
+
 /* Descriptors that are open, of the first that there are room for. */
 unsigned world_descriptors(void);

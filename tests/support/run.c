@@ -58,3 +58,12 @@ int run_msd(struct process *process, const struct process_setup *setup, const ch
         process_start(process, suite_msd(), argv, setup);
         return process_wait(process);
 }
+
+void run_expect_refusal(struct process *process, int status, const char *named) {
+        if (process->status != status || !strstr(text_get(&process->errors), named) ||
+            process->output.len > 0)
+                process_give_up("Not status %d with \"%s\" on standard error", status, named);
+        ck_assert_uint_gt(process->errors.len, 0);
+        ck_assert_int_eq(process->errors.data[process->errors.len - 1], '\n');
+        process_free(process);
+}

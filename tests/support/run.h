@@ -17,3 +17,6 @@ int run_mscli_with(struct process *process, const char *socket, const struct pro
 
 /* Runs msd with just these arguments up to NULL: it is to end by itself. Returns its exit status. */
 int run_msd(struct process *process, const struct process_setup *setup, const char *const *arguments);
+
+/* The program has ended with this status, has said so on standard error alone, and has named what it is about. Frees it. */
+void run_expect_refusal(struct process *process, int status, const char *named);

@@ -20,16 +20,6 @@
 /* Who has nothing to do with anything. */
 #define NOBODY 65534
 
-/* The program ended with this status, said so on standard error alone, and named what it is about. */
-static void expect_refusal(struct process *process, int status, const char *named) {
-        if (process->status != status || !strstr(text_get(&process->errors), named) ||
-            process->output.len > 0)
-                process_give_up("Not status %d with \"%s\" on standard error", status, named);
-        ck_assert_uint_gt(process->errors.len, 0);
-        ck_assert_int_eq(process->errors.data[process->errors.len - 1], '\n');
-        process_free(process);
-}
-
 START_TEST(no_daemon) {
         static const char *const commands[][4] = {
                 { "request", "1" }, { "status" }, { "status", "--json" }, { "wait" }, { "load" },
@@ -43,7 +33,7 @@ START_TEST(no_daemon) {
         snprintf(path, sizeof(path), "%s/msd.sock", directory);
         for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
                 (void)run_mscli_with(&mscli, path, NULL, commands[i]);
-                expect_refusal(&mscli, 3, path);
+                run_expect_refusal(&mscli, 3, path);
         }
 
         /* Nor behind a socket that is still there. */
@@ -52,7 +42,7 @@ START_TEST(no_daemon) {
         ck_assert_int_eq(process_wait(&daemon.process), 128 + SIGKILL);
         for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
                 (void)run_mscli_with(&mscli, daemon.socket, NULL, commands[i]);
-                expect_refusal(&mscli, 3, daemon.socket);
+                run_expect_refusal(&mscli, 3, daemon.socket);
         }
         peer_close(&daemon.control);
         process_free(&daemon.process);
@@ -72,9 +62,9 @@ START_TEST(connection_lost) {
                           "both are there");
         process_signal(&daemon.process, SIGKILL);
         (void)process_wait(&request);
-        expect_refusal(&request, 3, "");
+        run_expect_refusal(&request, 3, "");
         (void)process_wait(&wait);
-        expect_refusal(&wait, 3, "");
+        run_expect_refusal(&wait, 3, "");
         peer_close(&daemon.control);
         process_free(&daemon.process);
 }
@@ -91,7 +81,7 @@ START_TEST(time_is_over) {
         ck_assert_int_eq(run_mscli(&mscli, daemon.socket, "request", "--timeout", "300ms", "1", "2", NULL),
                          4);
         ck_assert_uint_ge(clock_now() - start, 300 * NSEC_PER_MSEC);
-        expect_refusal(&mscli, 4, "");
+        run_expect_refusal(&mscli, 4, "");
         /* What it had waiting went with it. */
         peer_status_until(&daemon.control, &status, peer_status_is_connections, 1, "mscli is gone");
         ck_assert_uint_eq(status.cancelled, 2);
@@ -100,7 +90,7 @@ START_TEST(time_is_over) {
         start = clock_now();
         ck_assert_int_eq(run_mscli(&mscli, daemon.socket, "wait", "--timeout", "200ms", NULL), 4);
         ck_assert_uint_ge(clock_now() - start, 200 * NSEC_PER_MSEC);
-        expect_refusal(&mscli, 4, "");
+        run_expect_refusal(&mscli, 4, "");
         daemon_stop(&daemon);
 }
 END_TEST
@@ -160,7 +150,7 @@ START_TEST(not_permitted) {
                               (const char *[]){ "mscli", "--socket", daemon.socket, commands[i], NULL },
                               &setup);
                 ck_assert_int_eq(process_wait(&mscli), 1);
-                expect_refusal(&mscli, 1, "");
+                run_expect_refusal(&mscli, 1, "");
         }
         suite_remove(programs);
         daemon_stop(&daemon);
@@ -190,9 +180,9 @@ START_TEST(prompts) {
         /* The limit tells how long it was. */
         ck_assert_int_eq(run_mscli(&mscli, daemon.socket, "request", "--prompt", "eleven byte", "1", NULL),
                          1);
-        expect_refusal(&mscli, 1, "10");
+        run_expect_refusal(&mscli, 1, "10");
         ck_assert_int_eq(run_mscli(&mscli, daemon.socket, "request", "--prompt", path, "1", NULL), 1);
-        expect_refusal(&mscli, 1, "10");
+        run_expect_refusal(&mscli, 1, "10");
         file = fopen(path + 1, "we");
         ck_assert_ptr_nonnull(file);
         fputs("ten bytes!", file);
@@ -324,7 +314,7 @@ START_TEST(status_of_each_state) {
         ck_assert_ptr_nonnull(strstr(text_get(&mscli.output), "Model:     none (generation 1)\nError:     No file of weights\n"));
         process_free(&mscli);
         ck_assert_int_eq(run_mscli(&mscli, daemon.socket, "wait", NULL), 1);
-        expect_refusal(&mscli, 1, "No file of weights");
+        run_expect_refusal(&mscli, 1, "No file of weights");
         daemon_stop(&daemon);
 }
 END_TEST
@@ -443,19 +433,19 @@ START_TEST(its_own_streams) {
         snprintf(command, sizeof(command), "exec '%s' --socket '%s' request 1 2 >/dev/full", suite_mscli(), daemon.socket);
         process_start(&shell, "/bin/sh", (const char *[]){ "sh", "-c", command, NULL }, NULL);
         ck_assert_int_eq(process_wait(&shell), 1);
-        expect_refusal(&shell, 1, "Cannot write to standard output: No space left on device");
+        run_expect_refusal(&shell, 1, "Cannot write to standard output: No space left on device");
 
         /* One that somebody still holds open, and says nothing. */
         snprintf(command, sizeof(command), "mkfifo '%s/ids'; exec '%s' --socket '%s' request - --timeout 200ms <>'%s/ids'",
                  daemon.directory, suite_mscli(), daemon.socket, daemon.directory);
         process_start(&shell, "/bin/sh", (const char *[]){ "sh", "-c", command, NULL }, NULL);
         ck_assert_int_eq(process_wait(&shell), 4);
-        expect_refusal(&shell, 4, "standard input has not ended, and nothing was sent");
+        run_expect_refusal(&shell, 4, "standard input has not ended, and nothing was sent");
 
         snprintf(command, sizeof(command), "exec '%s' --socket '%s' request - <'%s'", suite_mscli(), daemon.socket, daemon.directory);
         process_start(&shell, "/bin/sh", (const char *[]){ "sh", "-c", command, NULL }, NULL);
         ck_assert_int_eq(process_wait(&shell), 2);
-        expect_refusal(&shell, 2, "standard input: Is a directory");
+        run_expect_refusal(&shell, 2, "standard input: Is a directory");
 
         ck_assert_int_eq(run_mscli_with(&shell, daemon.socket, &(struct process_setup){ .input = "", .input_len = 0 },
                                         (const char *[]){ "request", "-", NULL }), 0);
@@ -482,7 +472,7 @@ START_TEST(kept_out) {
         ck_assert_int_eq(chmod(daemon.socket, 0600), 0);
         process_start(&mscli, path, (const char *[]){ "mscli", "--socket", daemon.socket, "status", NULL }, &setup);
         ck_assert_int_eq(process_wait(&mscli), 3);
-        expect_refusal(&mscli, 3, "Run mscli as a user who may write to that socket");
+        run_expect_refusal(&mscli, 3, "Run mscli as a user who may write to that socket");
         suite_remove(programs);
         daemon_stop(&daemon);
 }

@@ -20,16 +20,6 @@
 /* Who has nothing to do with anything. */
 #define NOBODY 65534
 
-/* The program ended with this status, said so on standard error alone, and named what it is about. */
-static void expect_refusal(struct process *process, int status, const char *named) {
-        if (process->status != status || !strstr(text_get(&process->errors), named) ||
-            process->output.len > 0)
-                process_give_up("Not status %d with \"%s\" on standard error", status, named);
-        ck_assert_uint_gt(process->errors.len, 0);
-        ck_assert_int_eq(process->errors.data[process->errors.len - 1], '\n');
-        process_free(process);
-}
-
 static const struct {
         const char *arguments[4];
         const char *named;
@@ -102,7 +92,7 @@ START_TEST(wrong_arguments_of_msd) {
                 struct process msd;
 
                 (void)run_msd(&msd, &setup, wrong_msd[i].arguments);
-                expect_refusal(&msd, 2, wrong_msd[i].named);
+                run_expect_refusal(&msd, 2, wrong_msd[i].named);
         }
         /* None of them left anything. */
         ck_assert_int_eq(rmdir(directory), 0);
@@ -151,7 +141,7 @@ START_TEST(wrong_arguments_of_mscli) {
                 struct process mscli;
 
                 (void)run_mscli_with(&mscli, NULL, &setup, wrong_mscli[i].arguments);
-                expect_refusal(&mscli, 2, wrong_mscli[i].named);
+                run_expect_refusal(&mscli, 2, wrong_mscli[i].named);
         }
         peer_status(&daemon.control, &status);
         ck_assert_uint_eq(status.completed + status.failed + status.processing, 0);
@@ -176,7 +166,7 @@ START_TEST(wrong_ids_on_standard_input) {
 
                 ck_assert_int_eq(run_mscli_with(&mscli, daemon.socket, &setup,
                                                 (const char *[]){ "request", "-", NULL }), 2);
-                expect_refusal(&mscli, 2, "");
+                run_expect_refusal(&mscli, 2, "");
         }
         /* The good ones among them were not sent either. */
         peer_status(&daemon.control, &status);
@@ -209,7 +199,7 @@ static void expect_socket_refused(const char *path, const char *named) {
         struct process msd;
 
         (void)run_msd(&msd, NULL, (const char *[]){ "--socket", path, "--load-time", "0", NULL });
-        expect_refusal(&msd, 2, named);
+        run_expect_refusal(&msd, 2, named);
 }
 
 START_TEST(socket_path_too_long) {
@@ -225,7 +215,7 @@ START_TEST(socket_path_too_long) {
         ck_assert_uint_eq(strlen(path), ADDRESS_PATH_MAX);
         expect_socket_refused(path, path);
         ck_assert_int_eq(run_mscli(&process, path, "status", NULL), 2);
-        expect_refusal(&process, 2, "");
+        run_expect_refusal(&process, 2, "");
 
         /* One byte less is no byte too long. */
         path[sizeof(path) - 2] = '\0';
@@ -508,7 +498,7 @@ START_TEST(xdg_runtime_dir) {
 
                 process_start(&process, msd, (const char *[]){ "msd", NULL }, &bare);
                 (void)process_wait(&process);
-                expect_refusal(&process, 2, "--socket");
+                run_expect_refusal(&process, 2, "--socket");
         }
         suite_remove(programs);
 }
