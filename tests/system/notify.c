@@ -186,11 +186,12 @@ START_TEST(status_follows) {
 
         manager_init(&manager);
         daemon_start_with(&daemon, &manager.setup,
-                          (const char *[]){ "--load-time", "2s", "--inference-time", "1s", NULL });
+                          (const char *[]){ "--load-time", "3s", "--inference-time", "2s", NULL });
         peer_connect(&peer, daemon.socket);
         for (unsigned i = 0; i < 1000; i++) {
                 peer_send_requests(&peer, i, 1);
-                peer_status(&daemon.control, &status);
+                if (i % 10 == 0)
+                        peer_status(&daemon.control, &status);
         }
         for (uint64_t deadline = clock_patience();;) {
                 char *line = manager_last(&manager, "STATUS=Loading sim since ");

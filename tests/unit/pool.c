@@ -23,14 +23,13 @@ static void teardown(void) {
 
 static void fill(unsigned i) {
         objects[i] = pool_take(&pool);
-        ck_assert_ptr_nonnull(objects[i]);
-        ck_assert_uint_eq((uintptr_t)objects[i] % 8, 0);
+        unit_assert(objects[i] && (uintptr_t)objects[i] % 8 == 0, "No object, or one that is not aligned");
         memset(objects[i], (int)(i % 251), SIZE);
 }
 
 static void empty(unsigned i) {
         for (unsigned k = 0; k < SIZE; k++)
-                ck_assert_uint_eq(objects[i][k], i % 251);
+                unit_assert(objects[i][k] == i % 251, "Object %u is not what it was", i);
         pool_put(&pool, objects[i]);
 }
 
