@@ -97,6 +97,8 @@ FORCE:
 # --- Tests. Each unit test links the sources of its room, and of the rooms below that it uses, and no others.
 
 UNIT_number := common/number
+UNIT_json := common/json
+UNIT_LDFLAGS_json := -Wl,--wrap=malloc -Wl,--wrap=free
 UNIT_line := common/line
 UNIT_protocol := common/protocol common/number
 UNIT_address := common/address
@@ -106,26 +108,26 @@ UNIT_daemon_options := daemon/options common/number
 UNIT_gate := daemon/loop/gate
 UNIT_reactor := daemon/loop/reactor daemon/loop/timer daemon/loop/mailbox
 UNIT_pool := daemon/loop/pool
-UNIT_openai := daemon/model/openai
-UNIT_sim := daemon/model/sim daemon/model/openai daemon/loop/reactor daemon/loop/timer
-UNIT_status := daemon/status daemon/loop/gate daemon/loop/timer
-UNIT_request := common/protocol daemon/front/request daemon/front/parking daemon/status daemon/log \
+UNIT_openai := daemon/model/openai common/json
+UNIT_sim := daemon/model/sim daemon/model/openai daemon/loop/reactor daemon/loop/timer common/json
+UNIT_status := daemon/status daemon/loop/gate daemon/loop/timer common/json
+UNIT_request := common/json common/protocol daemon/front/request daemon/front/parking daemon/status daemon/log \
 	daemon/model/sim daemon/model/openai daemon/model/generation daemon/loop/reactor daemon/loop/timer daemon/loop/gate daemon/loop/pool common/number
 UNIT_fields := daemon/front/fields
 UNIT_listener := daemon/front/listener daemon/log daemon/loop/reactor daemon/loop/timer common/address common/number
-UNIT_loader := daemon/loader daemon/model/sim daemon/model/openai daemon/loop/reactor daemon/loop/timer common/number
+UNIT_loader := daemon/loader daemon/model/sim daemon/model/openai daemon/loop/reactor daemon/loop/timer common/json common/number
 UNIT_log := daemon/log
 UNIT_child := daemon/model/child daemon/loop/reactor daemon/loop/timer common/user
 UNIT_fetch := daemon/model/fetch daemon/loop/reactor daemon/loop/timer common/number
 UNIT_upstream := daemon/model/upstream daemon/model/upstream_session daemon/model/completion daemon/model/fetch \
-	daemon/model/child daemon/loop/reactor daemon/loop/timer common/address common/number common/user
+	daemon/model/child daemon/loop/reactor daemon/loop/timer common/address common/json common/number common/user
 
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/*.c))
 SYSTEM_TESTS := $(patsubst tests/system/%.c,$(BUILD)/tests/system/%,$(wildcard tests/system/*.c))
 
 .SECONDEXPANSION:
 $(UNIT_TESTS): $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $$(addprefix $(BUILD)/,$$(addsuffix .o,$$(UNIT_$$*)))
-	$(CC) $(LDFLAGS) -o $@ $^ $(CHECK_LIBS) $(LIBS)
+	$(CC) $(LDFLAGS) $(UNIT_LDFLAGS_$*) -o $@ $^ $(CHECK_LIBS) $(LIBS)
 
 $(SYSTEM_TESTS): $(BUILD)/tests/system/%: $(BUILD)/tests/system/%.o \
 		$(call objects,$(wildcard tests/support/*.c) common/protocol.c common/number.c common/line.c common/address.c)
@@ -150,11 +152,11 @@ FUZZ_daemon_options := daemon/options common/number
 FUZZ_client_options := client/options common/number common/protocol common/address
 FUZZ_session := client/session common/line common/protocol common/number common/address
 FUZZ_LDFLAGS_session := -Wl,--wrap=recv
-FUZZ_openai := daemon/model/openai
-FUZZ_upstream := daemon/model/upstream_session daemon/model/completion common/number
+FUZZ_openai := daemon/model/openai common/json
+FUZZ_upstream := daemon/model/upstream_session daemon/model/completion common/json common/number
 
 # Those that live in a world of their own: of time, and of what a process that was killed still does.
-FUZZ_WORLD := tests/fuzz/world common/user common/protocol common/number common/line \
+FUZZ_WORLD := tests/fuzz/world common/json common/user common/protocol common/number common/line \
 	daemon/front/request daemon/front/parking daemon/status daemon/model/generation daemon/loop/reactor daemon/loop/timer daemon/loop/gate daemon/loop/pool
 FUZZ_connection := $(FUZZ_WORLD) daemon/front/connection daemon/front/parked
 FUZZ_parked := $(FUZZ_WORLD) daemon/front/connection daemon/front/parked

@@ -34,8 +34,9 @@ static int print_status(struct query *query, const char *body, size_t len) {
                 r = output_write(query->output, body, len);
                 return r < 0 ? r : output_end_line(query->output);
         }
-        if (status_parse(body, len, &status) != 0)
-                return SESSION_MALFORMED;
+        r = status_parse(body, len, &status);
+        if (r != 0)
+                return r < 0 ? r : SESSION_MALFORMED;
         return output_write(query->output, text, status_format(text, &status));
 }
 

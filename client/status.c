@@ -1,11 +1,12 @@
 #include "client/status.h"
 
+#include <errno.h>
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "common/json.h"
 #include "common/number.h"
 #include "common/util.h"
 
@@ -36,9 +37,11 @@ static void json_free(json_t **json) {
 }
 
 int status_parse(const char *text, size_t len, struct status *status) {
-        _cleanup_(json_free) json_t *object = json_loadb(text, len, 0, NULL);
+        _cleanup_(json_free) json_t *object = json_read(text, len);
 
         *status = (struct status){ 0 };
+        if (!object && errno == ENOMEM)
+                return -ENOMEM;
         take_text(object, "status", status->status, sizeof(status->status));
         if (status->status[0] == '\0')
                 return STATUS_MALFORMED;

@@ -33,7 +33,7 @@ enum {
 /*
  * Reads the `len` bytes of JSON at `text`. A member that is missing or of another type is 0 or empty, but for
  * `status`; texts are cut to their room, and what would upset a terminal in them becomes a space.
- * Returns 0 or STATUS_MALFORMED.
+ * Returns 0, STATUS_MALFORMED or -ENOMEM.
  */
 int status_parse(const char *text, size_t len, struct status *status);
 

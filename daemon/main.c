@@ -181,8 +181,13 @@ int main(int argc, char **argv) {
                         .completion_options = options.completion_options,
                 };
 
-                if (upstream_check(&upstream, error, sizeof(error)) < 0)
+                r = upstream_check(&upstream, error, sizeof(error));
+                if (r == -EINVAL)
                         return wrong_usage(error);
+                if (r < 0) {
+                        log_error("%s", error);
+                        return STATUS_FAILED;
+                }
         }
 
         /* Whoever reads standard output may go away; the daemon does not. */

@@ -2,13 +2,13 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "common/json.h"
 #include "common/number.h"
 #include "common/util.h"
 #include "daemon/loop/timer.h"
@@ -167,8 +167,7 @@ char *status_format(struct status *status) {
                 "version", MSD_VERSION,
                 "pid", (json_int_t)getpid());
         pthread_mutex_unlock(&status->mutex);
-        /* 15 digits: the last that a double holds, so that 1.204 is not 1.2039999. */
-        text = json ? json_dumps(json, JSON_COMPACT | JSON_REAL_PRECISION(15)) : NULL;
+        text = json_write(json);
         json_decref(json);
         return text;
 }

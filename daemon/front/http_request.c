@@ -1,12 +1,12 @@
 #include "daemon/front/http_request.h"
 
 #include <errno.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
+#include "common/json.h"
 #include "common/util.h"
 #include "daemon/front/fields.h"
 #include "daemon/log.h"
@@ -133,7 +133,7 @@ void http_request_reply_field(struct http_request *request, const char *name, co
 static char *format_error(unsigned status, const char *code, const char *message) {
         json_t *json = json_pack("{s{so ss sn ss}}", "error", "message", status_text(message), "type",
                                  status < 500 ? "invalid_request_error" : "server_error", "param", "code", code);
-        char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
+        char *text = json_write(json);
 
         json_decref(json);
         return text;
@@ -257,12 +257,12 @@ static void add_event(struct http_request *request, const char *json) {
 
 /* What the model said instead of a stream. */
 static void add_collected(struct http_request *request) {
-        json_t *json = json_loadb(request->buffer ? request->buffer : "", request->filled, 0, NULL);
+        json_t *json = json_read(request->buffer ? request->buffer : "", request->filled);
         _cleanup_free_ char *text = NULL;
         char message[64];
 
         if (json_object_get(json, "error"))
-                text = json_dumps(json, JSON_COMPACT);
+                text = json_write(json);
         else {
                 snprintf(message, sizeof(message), "The model server answered HTTP %u, and no stream", request->status);
                 text = format_error(502, protocol_code_name(PROTOCOL_INFERENCE_FAILED), message);
@@ -310,7 +310,7 @@ static void request_failed(struct request_owner *owner, struct request *base, en
 
 /* Whether it asks for a stream: its body is a JSON object that says so. */
 static bool asks_for_stream(const struct http_request *request) {
-        json_t *json = json_loadb(request->body ? request->body : "", request->body_len, 0, NULL);
+        json_t *json = json_read(request->body ? request->body : "", request->body_len);
         bool streams = json_is_true(json_object_get(json, "stream"));
 
         json_decref(json);

@@ -57,15 +57,12 @@ char *completion_body(const json_t *options, const char *name, const char *promp
         json_t *body = options ? json_copy((json_t *)options) : json_object();
         char *text = NULL;
 
-        if (!body)
-                return NULL;
-        if (name && !json_object_get(body, "model"))
-                json_object_set_new(body, "model", json_string(name));
-        if (max_tokens > 0)
-                json_object_set_new(body, "max_tokens", json_integer((json_int_t)MIN(max_tokens, (uint64_t)INT64_MAX)));
-        if (json_object_set_new(body, "prompt", json_stringn(prompt, len)) == 0 &&
+        if ((!name || json_object_get(body, "model") || json_object_set_new(body, "model", json_string(name)) == 0) &&
+            (max_tokens == 0 || json_object_set_new(body, "max_tokens",
+                                                    json_integer((json_int_t)MIN(max_tokens, (uint64_t)INT64_MAX))) == 0) &&
+            json_object_set_new(body, "prompt", json_stringn(prompt, len)) == 0 &&
             json_object_set_new(body, "stream", json_boolean(stream)) == 0)
-                text = json_dumps(body, JSON_COMPACT);
+                text = json_write(body);
         json_decref(body);
         return text;
 }

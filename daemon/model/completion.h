@@ -4,10 +4,11 @@
  * Completions of the OpenAI interface as JSON, both directions; and text that comes piece by piece. No I/O.
  */
 
-#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "common/json.h"
 
 /* An answer, or a line of a stream, that is longer is none. */
 #define TEXT_MAX (64u << 20)

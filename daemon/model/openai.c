@@ -1,12 +1,12 @@
 #include "daemon/model/openai.h"
 
 #include <errno.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
+#include "common/json.h"
 #include "common/util.h"
 
 enum path {
@@ -80,7 +80,7 @@ static json_t *make_completion(enum path path, bool stream, const char *id, size
 }
 
 static bool write_event(FILE *file, json_t *event) {
-        char *text = event ? json_dumps(event, JSON_COMPACT) : NULL;
+        char *text = json_write(event);
         bool written = text && fprintf(file, "data: %s\n\n", text) > 0;
 
         free(text);
@@ -143,7 +143,9 @@ static json_t *make_answer(struct openai_answer *answer, const struct exchange *
         case PATH_CHAT:
                 if (!is_post(exchange))
                         break;
-                request = json_loadb(exchange->body ? exchange->body : "", exchange->body_len, 0, NULL);
+                request = json_read(exchange->body ? exchange->body : "", exchange->body_len);
+                if (!request && errno == ENOMEM)
+                        return NULL;
                 if (!json_is_object(request)) {
                         json_decref(request);
                         answer->head.status = 400;
@@ -156,10 +158,13 @@ static json_t *make_answer(struct openai_answer *answer, const struct exchange *
                         json = NULL;
                 } else {
                         json = make_completion(path, false, id, id_len, name, text, strlen(text));
-                        json_object_set_new(json, "usage",
-                                            json_pack("{si sI sI}", "prompt_tokens", 0, "completion_tokens",
-                                                      (json_int_t)count_words(text), "total_tokens",
-                                                      (json_int_t)count_words(text)));
+                        if (json_object_set_new(json, "usage",
+                                                json_pack("{si sI sI}", "prompt_tokens", 0, "completion_tokens",
+                                                          (json_int_t)count_words(text), "total_tokens",
+                                                          (json_int_t)count_words(text))) < 0) {
+                                json_decref(json);
+                                json = NULL;
+                        }
                 }
                 json_decref(request);
                 return json;
@@ -177,7 +182,7 @@ int openai_answer(struct openai_answer *answer, const struct exchange *exchange,
         *answer = (struct openai_answer){ .type = { "Content-Type", "application/json" } };
         json = make_answer(answer, exchange, id, id_len, name, text);
         if (json)
-                answer->body = json_dumps(json, JSON_COMPACT);
+                answer->body = json_write(json);
         json_decref(json);
         if (!answer->body)
                 return -ENOMEM;

@@ -1,7 +1,6 @@
 #include "daemon/model/upstream.h"
 
 #include <errno.h>
-#include <jansson.h>
 #include <regex.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +11,7 @@
 #include <unistd.h>
 
 #include "common/address.h"
+#include "common/json.h"
 #include "common/number.h"
 #include "common/util.h"
 #include "daemon/model/child.h"
@@ -131,13 +131,16 @@ static void checked(struct upstream *upstream, bool answers) {
 
 static void probed(struct fetch *fetch, long status, const char *error) {
         struct upstream *upstream = container_of(fetch, struct upstream, probe);
+        bool no_memory = false;
         json_t *json = NULL;
 
         (void)error;
         if (status > 0)
                 upstream->stirred = true;
-        if (upstream->answer.data)
-                json = json_loadb(upstream->answer.data, upstream->answer.len, 0, NULL);
+        if (upstream->answer.data) {
+                json = json_read(upstream->answer.data, upstream->answer.len);
+                no_memory = !json && errno == ENOMEM;
+        }
         switch (upstream->state) {
         case LOADING:
                 if (status == 200)
@@ -152,7 +155,10 @@ static void probed(struct fetch *fetch, long status, const char *error) {
                         probe_after(upstream, PROBE_PAUSE);
                 break;
         case NAMING:
-                named(upstream, json);
+                if (no_memory)
+                        probe_after(upstream, PROBE_PAUSE);
+                else
+                        named(upstream, json);
                 break;
         case CHECKING:
                 checked(upstream, status == 200);
@@ -450,7 +456,12 @@ int upstream_check(const struct upstream_options *options, char *error, size_t s
                 regfree(&regex);
         }
         if (options->completion_options) {
-                json = json_loads(options->completion_options, 0, NULL);
+                json = json_read(options->completion_options, strlen(options->completion_options));
+                r = errno;
+                if (!json && r == ENOMEM) {
+                        snprintf(error, size, "--completion-options: %s", strerror(r));
+                        return -ENOMEM;
+                }
                 r = json_is_object(json);
                 json_decref(json);
                 if (!r) {

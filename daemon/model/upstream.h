@@ -21,7 +21,8 @@ struct upstream_options {
 };
 
 /*
- * Checks what only this backend can, for the command line. Returns 0, or -EINVAL with what is wrong in `error`.
+ * Checks what only this backend can, for the command line. Returns 0, or -EINVAL or -ENOMEM with what is wrong in
+ * `error`.
  */
 int upstream_check(const struct upstream_options *options, char *error, size_t size);
 

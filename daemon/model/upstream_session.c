@@ -1,11 +1,11 @@
 #include "daemon/model/upstream_session.h"
 
 #include <errno.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/json.h"
 #include "common/number.h"
 #include "common/util.h"
 #include "daemon/model/completion.h"
@@ -69,7 +69,7 @@ static void take_event(struct run *run, const char *data, size_t len) {
                 run->ended = true;
                 return;
         }
-        json = json_loadb(data, len, 0, NULL);
+        json = json_read(data, len);
         text = completion_text(json);
         if (text) {
                 if (json_string_length(text) > 0) {
@@ -77,7 +77,9 @@ static void take_event(struct run *run, const char *data, size_t len) {
                         events->part(events, run->inference, json_string_value(text), json_string_length(text));
                 }
         } else if (!run->error && (!json || json_object_get(json, "error")))
-                run->error = json ? completion_error(json, 200) : strdup("The model server sent an event that is no JSON");
+                run->error = json            ? completion_error(json, 200) :
+                             errno == ENOMEM ? strdup(strerror(ENOMEM)) :
+                                               strdup("The model server sent an event that is no JSON");
         json_decref(json);
 }
 
@@ -244,7 +246,8 @@ static void run_done(struct fetch *fetch, long status, const char *error) {
         struct inference_events *events = run->session->events;
         struct inference *inference = run->inference;
         const json_t *text;
-        json_t *json;
+        bool no_memory = false;
+        json_t *json = NULL;
 
         if (status == 0) {
                 if (run->refused)
@@ -273,14 +276,18 @@ static void run_done(struct fetch *fetch, long status, const char *error) {
                 }
                 return;
         }
-        json = run->answer.data ? json_loadb(run->answer.data, run->answer.len, 0, NULL) : NULL;
+        if (run->answer.data) {
+                json = json_read(run->answer.data, run->answer.len);
+                no_memory = !json && errno == ENOMEM;
+        }
         text = status == 200 ? completion_text(json) : NULL;
         if (text) {
                 /* The text is the JSON's, the inference the caller's. */
                 run_free(run);
                 events->answered(events, inference, json_string_value(text), json_string_length(text));
         } else {
-                _cleanup_free_ char *reason = status == 200 ? strdup("The model server's answer is no completion") :
+                _cleanup_free_ char *reason = no_memory     ? strdup(strerror(ENOMEM)) :
+                                              status == 200 ? strdup("The model server's answer is no completion") :
                                                               completion_error(json, status);
 
                 if (status == 503 && reason)
@@ -382,8 +389,14 @@ int upstream_session_new(const struct upstream_session_options *options, struct 
                 return r;
         }
         /* Its own: reference counts are not for several threads. */
-        if (options->completion_options)
-                new->options = json_loads(options->completion_options, 0, NULL);
+        if (options->completion_options) {
+                new->options = json_read(options->completion_options, strlen(options->completion_options));
+                if (!new->options) {
+                        r = -errno;
+                        upstream_session_free(&new->session);
+                        return r;
+                }
+        }
         *session = &new->session;
         return 0;
 }
