@@ -288,24 +288,29 @@ static size_t on_data(char *data, size_t size, size_t n, void *user) {
         return fetch->data(fetch, data, size * n) ? size * n : 0;
 }
 
-/* One with the options that all have in common. Returns NULL: out of memory. */
+/* What all have in common. Returns whether libcurl has it: of texts it makes copies. */
+static bool set_common(CURL *easy, const struct target *target) {
+        curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+        curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+        curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_data);
+        curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, open_socket);
+        return curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http") == CURLE_OK &&
+               curl_easy_setopt(easy, CURLOPT_PROXY, "") == CURLE_OK &&
+               curl_easy_setopt(easy, CURLOPT_URL, target->base) == CURLE_OK &&
+               (!target->socket[0] || curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, target->socket) == CURLE_OK);
+}
+
+/* One to be used. Returns NULL: out of memory. */
 static CURL *take_easy(struct fetcher *fetcher) {
         CURL *easy;
 
         if (fetcher->idle_count > 0)
                 return fetcher->idle[--fetcher->idle_count];
         easy = curl_easy_init();
-        if (!easy)
+        if (easy && !set_common(easy, fetcher->target)) {
+                curl_easy_cleanup(easy);
                 return NULL;
-        curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http");
-        curl_easy_setopt(easy, CURLOPT_PROXY, "");
-        curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
-        curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
-        curl_easy_setopt(easy, CURLOPT_URL, fetcher->target->base);
-        curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_data);
-        curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, open_socket);
-        if (fetcher->target->socket[0])
-                curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, fetcher->target->socket);
+        }
         return easy;
 }
 
@@ -335,33 +340,15 @@ static struct curl_slist *make_fields(const struct fetch_request *request) {
         return fields;
 }
 
-int fetch_start(struct fetch *fetch, struct fetcher *fetcher, const struct fetch_request *request) {
-        struct curl_slist *fields = NULL;
-        const char *method = request->method, *prefix = fetcher->target->path;
-        char *target = NULL;
-        CURL *easy;
+/* What it asks for. Returns whether libcurl has it. */
+static bool set_request(CURL *easy, const struct target *upstream, const struct fetch_request *request) {
+        const char *method = request->method;
+        _cleanup_free_ char *target = NULL;
 
-        if (request->field_count > 0 || request->fields) {
-                fields = make_fields(request);
-                if (!fields)
-                        return -ENOMEM;
+        if (asprintf(&target, "%s%s", upstream->path, request->path) < 0) {
+                target = NULL;
+                return false;
         }
-        easy = take_easy(fetcher);
-        if (!easy || asprintf(&target, "%s%s", prefix, request->path) < 0) {
-                if (easy)
-                        put_easy(fetcher, easy);
-                free(fields);
-                return -ENOMEM;
-        }
-        fetch->fetcher = fetcher;
-        fetch->fields = fields;
-        fetch->is_blocked = false;
-        fetch->deadline = request->timeout > 0 ? timer_now() + request->timeout : 0;
-        fetch->error[0] = '\0';
-        list_init(&fetch->blocked);
-        /* As it is: libcurl would make another of one with dots in it. It has a copy. */
-        curl_easy_setopt(easy, CURLOPT_REQUEST_TARGET, target);
-        free(target);
         curl_easy_setopt(easy, CURLOPT_HTTPGET, 1L);
         if (method && strcmp(method, "HEAD") == 0) {
                 curl_easy_setopt(easy, CURLOPT_NOBODY, 1L);
@@ -373,17 +360,44 @@ int fetch_start(struct fetch *fetch, struct fetcher *fetcher, const struct fetch
                         method = NULL;
         } else if (method && strcmp(method, "GET") == 0)
                 method = NULL;
-        curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, method);
+        curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS,
+                         request->timeout > 0 ? (long)(request->timeout / NSEC_PER_MSEC + 1) : 0L);
+        /* The target as it is: libcurl would make another of one with dots in it. */
+        return curl_easy_setopt(easy, CURLOPT_REQUEST_TARGET, target) == CURLE_OK &&
+               curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, method) == CURLE_OK;
+}
+
+int fetch_start(struct fetch *fetch, struct fetcher *fetcher, const struct fetch_request *request) {
+        struct curl_slist *fields = NULL;
+        CURL *easy;
+
+        if (request->field_count > 0 || request->fields) {
+                fields = make_fields(request);
+                if (!fields)
+                        return -ENOMEM;
+        }
+        easy = take_easy(fetcher);
+        if (!easy || !set_request(easy, fetcher->target, request)) {
+                if (easy)
+                        put_easy(fetcher, easy);
+                free(fields);
+                return -ENOMEM;
+        }
+        fetch->fetcher = fetcher;
+        fetch->fields = fields;
+        fetch->is_blocked = false;
+        fetch->deadline = request->timeout > 0 ? timer_now() + request->timeout : 0;
+        fetch->error[0] = '\0';
+        list_init(&fetch->blocked);
         curl_easy_setopt(easy, CURLOPT_HTTPHEADER, fields ? fields : &json_fields);
         curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, fetch->line ? on_line : NULL);
         curl_easy_setopt(easy, CURLOPT_HEADERDATA, fetch->line ? fetch : NULL);
-        curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS,
-                         request->timeout > 0 ? (long)(request->timeout / NSEC_PER_MSEC + 1) : 0L);
         curl_easy_setopt(easy, CURLOPT_WRITEDATA, fetch);
         curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, fetch);
         curl_easy_setopt(easy, CURLOPT_PRIVATE, fetch);
         curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, fetch->error);
         if (curl_multi_add_handle(fetcher->multi, easy) != CURLM_OK) {
+                curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, NULL);
                 put_easy(fetcher, easy);
                 free(STEAL_POINTER(fetch->fields));
                 return -ENOMEM;
