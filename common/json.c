@@ -4,6 +4,7 @@
 #include <setjmp.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* 15 digits: the last that a double holds, so that 1.204 is not 1.2039999. */
 #define FLAGS (JSON_COMPACT | JSON_REAL_PRECISION(15))
@@ -82,12 +83,16 @@ json_t *json_read(const char *data, size_t len) {
 }
 
 char *json_write(const json_t *json) {
-        size_t len = json ? json_dumpb(json, NULL, 0, FLAGS) : 0;
+        char small[2048];
+        size_t len = json ? json_dumpb(json, small, sizeof(small), FLAGS) : 0;
         char *text = len > 0 ? malloc(len + 1) : NULL;
 
         if (!text)
                 return NULL;
-        if (json_dumpb(json, text, len, FLAGS) != len) {
+        if (len <= sizeof(small))
+                memcpy(text, small, len);
+        else if (json_dumpb(json, text, len, FLAGS) != len) {
+                /* It needs memory to see that nothing is in itself. */
                 free(text);
                 return NULL;
         }
