@@ -35,7 +35,7 @@ static void release_connection(struct worker *worker) {
 /* A descriptor on its way from the worker that accepted it to another. */
 struct handed {
         int fd;
-        bool http;
+        int http;               /* no bool: there is nothing in it that was not written */
 };
 
 static void take_connection(struct worker *worker, int fd, bool http) {

@@ -272,7 +272,7 @@ static int send_batch(int fd, struct list *guests, struct list **end) {
         union {
                 struct cmsghdr header;
                 char space[CMSG_SPACE(sizeof(int) * PARKING_BATCH)];
-        } control;
+        } control = { .space = { 0 } };
         char byte = 0;
         struct iovec iov = { &byte, sizeof(byte) };
         struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control };
