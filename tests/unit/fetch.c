@@ -1,4 +1,4 @@
-/* That libcurl finds no memory, at any moment: whatever is running hears of an end. */
+/* What libcurl has no memory for, at any moment, and what a server has no room for: whatever runs hears of an end. */
 
 #include "daemon/model/fetch.h"
 
@@ -70,7 +70,8 @@ static void connection_ready(struct watch *watch, uint32_t events) {
         ck_assert_int_eq(reactor_watch(&reactor, &served[served_count++].watch, fd, EPOLLIN, request_ready), 0);
 }
 
-static void server_init(struct target *target) {
+/* Its backlog is so long. It accepts after server_open(). */
+static void server_init(struct target *target, int backlog) {
         static struct sockaddr_un address = { .sun_family = AF_UNIX };
         socklen_t len = sizeof(address);
         int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -79,11 +80,15 @@ static void server_init(struct target *target) {
         ck_assert_ptr_nonnull(mkdtemp(directory));
         snprintf(address.sun_path, sizeof(address.sun_path), "%s/s", directory);
         ck_assert_int_eq(bind(fd, (struct sockaddr *)&address, len), 0);
-        ck_assert_int_eq(listen(fd, CONNECTIONS_MAX), 0);
-        ck_assert_int_eq(reactor_watch(&reactor, &listening, fd, EPOLLIN, connection_ready), 0);
+        ck_assert_int_eq(listen(fd, backlog), 0);
+        listening.fd = fd;
         timer_init(&halfway, halfway_due);
         *target = (struct target){ .base = "http://localhost" };
         snprintf(target->socket, sizeof(target->socket), "%s", address.sun_path);
+}
+
+static void server_open(void) {
+        ck_assert_int_eq(reactor_watch(&reactor, &listening, listening.fd, EPOLLIN, connection_ready), 0);
 }
 
 static void server_deinit(const struct target *target) {
@@ -166,6 +171,13 @@ static bool part_came(struct fetch *fetch, const char *data, size_t len) {
         return true;
 }
 
+static bool data_came(struct fetch *fetch, const char *data, size_t len) {
+        (void)fetch;
+        (void)data;
+        (void)len;
+        return true;
+}
+
 static void next_round(void);
 
 static void fetch_done(struct fetch *fetch, long status, const char *error) {
@@ -237,7 +249,8 @@ START_TEST(no_memory) {
         n = 1;
         for (bool more = true; more; n += step) {
                 ck_assert_int_eq(reactor_init(&reactor), 0);
-                server_init(&target);
+                server_init(&target, CONNECTIONS_MAX);
+                server_open();
                 more = run_with(&target, n, n + together - 1);
                 server_deinit(&target);
                 reactor_deinit(&reactor);
@@ -247,12 +260,62 @@ START_TEST(no_memory) {
 }
 END_TEST
 
+static struct timer opening;
+
+static void opening_due(struct timer *timer) {
+        (void)timer;
+        server_open();
+}
+
+static unsigned ended;
+static const char *wrong;
+
+static void blocked_done(struct fetch *fetch, long status, const char *error) {
+        struct client *client = container_of(fetch, struct client, fetch);
+
+        client->answered = status == 200;
+        wrong = error ? error : wrong;
+        if (++ended == FETCHES)
+                reactor_stop(&reactor);
+}
+
+/* Those that a backlog has no room for are tried again, until there is some, or their time is over. */
+START_TEST(no_room) {
+        const bool opens = _i == 0;
+        const struct fetch_request request = { .path = "/", .timeout = opens ? PATIENCE : 50 * NSEC_PER_MSEC };
+        struct target target;
+
+        ck_assert_int_eq(reactor_init(&reactor), 0);
+        server_init(&target, 0);
+        timer_init(&opening, opening_due);
+        timer_init(&deadline, deadline_due);
+        if (opens)
+                reactor_set_timer(&reactor, &opening, timer_now() + 30 * NSEC_PER_MSEC);
+        reactor_set_timer(&reactor, &deadline, timer_now() + PATIENCE);
+        ck_assert_int_eq(fetcher_init(&fetcher, &reactor, &target, 0), 0);
+        for (unsigned i = 0; i < FETCHES; i++) {
+                clients[i] = (struct client){ .fetch = { .data = data_came, .done = blocked_done } };
+                ck_assert_int_eq(fetch_start(&clients[i].fetch, &fetcher, &request), 0);
+        }
+        ck_assert_int_eq(reactor_run(&reactor), 0);
+        for (unsigned i = 0; i < FETCHES; i++)
+                ck_assert_msg(clients[i].answered == opens, "%u: %s", i, wrong ? wrong : "no error");
+        if (!opens)
+                ck_assert_ptr_nonnull(wrong);
+        timer_clear(&deadline);
+        fetcher_deinit(&fetcher);
+        server_deinit(&target);
+        reactor_deinit(&reactor);
+}
+END_TEST
+
 static Suite *fetch_suite(void) {
         Suite *suite = suite_create("fetch");
         TCase *tcase = tcase_create("fetch");
 
         tcase_set_timeout(tcase, 300);
         tcase_add_loop_test(tcase, no_memory, 0, 2);
+        tcase_add_loop_test(tcase, no_room, 0, 2);
         suite_add_tcase(suite, tcase);
         return suite;
 }
