@@ -54,6 +54,8 @@ static void kill_it(void) {
 }
 
 static void finish(void) {
+        /* Until it answers a signal may find it before it holds them. */
+        peer_status(&control, &(struct peer_status){ 0 });
         end(SIGTERM, 0);
         manager_deinit(&manager);
 }
