@@ -56,9 +56,13 @@ int reactor_rouse(struct watch *watch) {
 }
 
 /*
- * Whether the set has it. What was closed before it was taken out is out, epoll(7); but what the kernel says of its number
- * then, EBADF or, where somebody has it by now, ENOENT, does not tell that from a watch that is still there: proc(5) does.
+ * A child has a copy of every descriptor from fork(2) to execve(2), and what is open there stays in the set. So long a worker
+ * waits for it at most, and looks again so often.
  */
+#define FORK_MAX (5 * NSEC_PER_SEC)
+#define FORK_LOOK (NSEC_PER_MSEC)
+
+/* Whether the set has it: proc(5). */
 static bool is_watched(const struct watch *watch) {
         char path[64], line[256];
         bool found = false;
@@ -77,6 +81,28 @@ static bool is_watched(const struct watch *watch) {
         return found;
 }
 
+/*
+ * Whether it was closed before it was taken out, and so is out, epoll(7). What the kernel says of its number then, EBADF or,
+ * where somebody has it by now, ENOENT or EPERM, does not tell that from a watch that is still there.
+ */
+static bool is_out(const struct watch *watch, int error) {
+        const struct timespec look = { .tv_nsec = FORK_LOOK };
+        uint64_t start = 0;
+
+        if (error != EBADF && error != ENOENT && error != EPERM)
+                return false;
+        while (is_watched(watch)) {
+                uint64_t now = timer_now();
+
+                if (start == 0)
+                        start = now;
+                if (now - start > FORK_MAX)
+                        return false;
+                (void)nanosleep(&look, NULL);
+        }
+        return true;
+}
+
 void reactor_unwatch(struct watch *watch) {
         struct reactor *reactor = watch->reactor;
 
@@ -86,7 +112,7 @@ void reactor_unwatch(struct watch *watch) {
                 int error = errno;
 
                 /* It may be gone when its next event comes. */
-                if ((error != EBADF && error != ENOENT) || is_watched(watch))
+                if (!is_out(watch, error))
                         reactor_fail(reactor, -error);
         }
         for (int i = reactor->batch_next; i < reactor->batch_end; i++)

@@ -97,18 +97,26 @@ static struct {
 } soak;
 
 static void clean_up(void) {
-        char command[ADDRESS_PATH_MAX + 16];
+        char command[2 * ADDRESS_PATH_MAX + 64];
 
         for (unsigned i = 0; i < SITES; i++)
                 site_kill(&soak.sites[i]);
         if (!soak.directory[0])
                 return;
+        /* What the daemons said last. */
+        for (unsigned i = 0; i < SITES && soak_wrongs > 0; i++)
+                if (soak.sites[i].name) {
+                        snprintf(command, sizeof(command), "tail -n 20 '%s' | sed 's/^/%s: /' >&2", soak.sites[i].log,
+                                 soak.sites[i].name);
+                        (void)!system(command);
+                }
         snprintf(command, sizeof(command), "rm -rf '%s'", soak.directory);
         (void)!system(command);
 }
 
 void soak_fail(const char *what) {
         fprintf(stderr, "soak: %s: %s\n", what, strerror(errno));
+        soak_wrongs++;
         clean_up();
         exit(1);
 }

@@ -1,9 +1,13 @@
 #include "daemon/loop/reactor.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "daemon/loop/mailbox.h"
 #include "tests/support/unit.h"
@@ -193,30 +197,63 @@ static void *mailbox_sender(void *argument) {
         return NULL;
 }
 
-/* No letter is lost, whoever posts and whenever. */
-/* Closed before it was taken out, as libcurl does it: it is out; and its number may be another's by then. */
-START_TEST(closed_first) {
-        struct watch closed = WATCH_NULL, reused = WATCH_NULL;
-        int fds[2], other[2];
+/* Takes out what was closed, which is no error. */
+static void unwatch_closed(struct watch *watch) {
         struct job stop;
 
-        ck_assert_int_eq(pipe(fds), 0);
-        ck_assert_int_eq(reactor_watch(&reactor, &closed, fds[0], EPOLLIN, NULL), 0);
-        ck_assert_int_eq(reactor_watch(&reactor, &reused, fds[1], EPOLLOUT, NULL), 0);
-        close(fds[0]);
-        close(fds[1]);
-        reactor_unwatch(&closed);
-        ck_assert_int_eq(pipe(other), 0);
-        ck_assert_int_eq(other[1], fds[1]);
-        reactor_unwatch(&reused);
+        reactor_unwatch(watch);
         job_init(&stop, stop_run);
         reactor_queue(&reactor, &stop);
         ck_assert_int_eq(reactor_run(&reactor), 0);
-        close(other[0]);
-        close(other[1]);
+        reactor.stopped = false;
+}
+
+/* Closed before it was taken out, as libcurl does it: it is out; and its number may be another's by then, or a file's. */
+START_TEST(closed_first) {
+        struct watch closed = WATCH_NULL;
+        int fds[2], other;
+
+        ck_assert_int_eq(pipe(fds), 0);
+        ck_assert_int_eq(reactor_watch(&reactor, &closed, fds[0], EPOLLIN, NULL), 0);
+        close(fds[0]);
+        unwatch_closed(&closed);
+        ck_assert_int_eq(reactor_watch(&reactor, &closed, fds[1], EPOLLOUT, NULL), 0);
+        close(fds[1]);
+        ck_assert_int_eq(pipe(fds), 0);
+        unwatch_closed(&closed);
+        ck_assert_int_eq(reactor_watch(&reactor, &closed, fds[0], EPOLLIN, NULL), 0);
+        close(fds[0]);
+        other = open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
+        ck_assert_int_eq(other, fds[0]);
+        unwatch_closed(&closed);
+        close(other);
+        close(fds[1]);
 }
 END_TEST
 
+/* The same while a child has it, as before execve(2): it is out when the child has closed it. */
+START_TEST(closed_in_a_fork) {
+        struct watch closed = WATCH_NULL;
+        const struct timespec long_enough = { .tv_nsec = 100000000 };
+        int fds[2];
+        pid_t pid;
+
+        ck_assert_int_eq(pipe(fds), 0);
+        ck_assert_int_eq(reactor_watch(&reactor, &closed, fds[1], EPOLLOUT, NULL), 0);
+        pid = fork();
+        ck_assert_int_ge(pid, 0);
+        if (pid == 0) {
+                nanosleep(&long_enough, NULL);
+                _exit(0);
+        }
+        close(fds[1]);
+        unwatch_closed(&closed);
+        ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+        close(fds[0]);
+}
+END_TEST
+
+/* No letter is lost, whoever posts and whenever. */
 START_TEST(mailbox_from_threads) {
         unsigned letters[] = { 2, 4 };
         pthread_t threads[2];
@@ -243,6 +280,7 @@ static Suite *reactor_suite(void) {
         tcase_add_test(tcase, timers_in_order);
         tcase_add_test(tcase, rewatch_and_errors);
         tcase_add_test(tcase, closed_first);
+        tcase_add_test(tcase, closed_in_a_fork);
         tcase_add_test(tcase, mailbox_from_threads);
         suite_add_tcase(suite, tcase);
         return suite;
