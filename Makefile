@@ -251,8 +251,8 @@ fuzz-built: $(FUZZ_TESTS)
 
 MINUTES ?= 5
 
-$(BUILD)/tests/soak/soak: $(call objects,$(wildcard tests/soak/*.c) common/protocol.c common/number.c common/line.c \
-		common/address.c)
+$(BUILD)/tests/soak/soak: $(call objects,$(wildcard tests/soak/*.c) tests/support/port.c common/protocol.c \
+		common/number.c common/line.c common/address.c)
 	$(CC) $(LDFLAGS) -o $@ $^ $(CLIENT_LIBS)
 
 .PHONY: soak soak-built

@@ -23,18 +23,17 @@
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
-#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/random.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "common/util.h"
 #include "tests/soak/client.h"
 #include "tests/support/clock.h"
+#include "tests/support/port.h"
 
 /* A leg that lasts does not do more than a few of them. */
 #define LEG_MAX (10 * NSEC_PER_SEC)
@@ -434,21 +433,8 @@ static void run(uint64_t length) {
                 soak_wrong(&soak.sites[SIM], "The limit of connections was never reached");
 }
 
-/* A port for the model server, which nobody else gets while it is dead: the socket that has it does not listen. */
-static uint16_t take_port(void) {
-        struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-        socklen_t len = sizeof(address);
-        const int on = 1;
-        int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-        if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0 ||
-            bind(fd, (const struct sockaddr *)&address, len) < 0 || getsockname(fd, (struct sockaddr *)&address, &len) < 0)
-                soak_fail("bind");
-        return ntohs(address.sin_port);
-}
-
 static void start(const char *msd, const char *server) {
-        uint16_t model_port = take_port();
+        uint16_t model_port;
         char upstream[64], port[16];
         const char *const sim[] = { "--threads", "4", "--load-time", "200ms", "--inference-time", "2ms", "--max-inflight", "256",
                                     "--max-connections", "128", "--max-waiting", "65536", "--max-prompt", "262144",
@@ -462,6 +448,8 @@ static void start(const char *msd, const char *server) {
                 soak.directory[0] = '\0';
                 soak_fail("mkdtemp");
         }
+        if (port_take(&model_port) < 0)
+                soak_fail("bind");
         snprintf(port, sizeof(port), "%u", model_port);
         snprintf(upstream, sizeof(upstream), "http://127.0.0.1:%s", port);
         soak.sites[SIM] = (struct site){

@@ -3,18 +3,17 @@
  * is lost. The server is the tests' own (tests/upstream/server.c).
  */
 
-#include <netinet/in.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "common/util.h"
 #include "tests/support/clock.h"
 #include "tests/support/front.h"
+#include "tests/support/port.h"
 
 #define HELD 2000
 
@@ -272,35 +271,25 @@ START_TEST(held) {
 }
 END_TEST
 
-/* A port that is free just now. */
-static bool find_port(char text[static 16]) {
-        struct sockaddr_in inet = { .sin_family = AF_INET, .sin_addr = { htonl(INADDR_LOOPBACK) } };
-        socklen_t len = sizeof(inet);
-        int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        bool found = fd >= 0 && bind(fd, (struct sockaddr *)&inet, len) == 0 &&
-                     getsockname(fd, (struct sockaddr *)&inet, &len) == 0;
-
-        if (fd >= 0)
-                close(fd);
-        snprintf(text, 16, "%u", ntohs(inet.sin_port));
-        return found;
-}
-
 /* The same with TCP on both sides. */
 START_TEST(held_over_tcp) {
         char port[16], base[64];
+        uint16_t number;
+        int fd = port_take(&number);
 
-        if (!find_port(port)) {
+        if (fd < 0) {
                 suite_skip("held_over_tcp", "there is no network here");
                 return;
         }
         raise_limit();
+        snprintf(port, sizeof(port), "%u", number);
         snprintf(base, sizeof(base), "http://127.0.0.1:%s", port);
         daemon_start(&front.msd, "--quiet", "--http", "127.0.0.1:0", "--upstream", base, "--", server, "--port", port, "--load",
                      "3s", NULL);
         http_listening(&front.msd.process, 1, front.address);
         let_through();
         daemon_stop(&front.msd);
+        close(fd);
 }
 END_TEST
 

@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -17,6 +16,7 @@
 #include "tests/support/clock.h"
 #include "tests/support/daemon.h"
 #include "tests/support/manager.h"
+#include "tests/support/port.h"
 
 static struct daemon msd;
 static char directory[SUITE_PATH_MAX];
@@ -154,15 +154,14 @@ END_TEST
 START_TEST(over_tcp) {
         struct process process = PROCESS_NULL;
         char port[16], address[64];
-        int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        uint16_t number;
+        int fd = port_take(&number);
 
         if (fd < 0) {
                 suite_skip("over_tcp", "there is no network here");
                 return;
         }
-        close(fd);
-
-        snprintf(port, sizeof(port), "%d", 20000 + (int)(getpid() % 20000));
+        snprintf(port, sizeof(port), "%u", number);
         snprintf(address, sizeof(address), "http://127.0.0.1:%s", port);
         process_start(&process, server, OPTIONS("server", "--port", port, "--load", "300ms"), NULL);
         daemon_start(&msd, "--upstream", address, NULL);
@@ -172,6 +171,7 @@ START_TEST(over_tcp) {
         /* What msd has not started it does not stop. */
         ck_assert(!process.exited);
         process_free(&process);
+        close(fd);
 }
 END_TEST
 
