@@ -57,7 +57,24 @@ override CPPFLAGS += -I. -D_GNU_SOURCE -DMSD_VERSION='"$(VERSION)"'
 override CFLAGS := -std=gnu17 $(OPTIMIZE) $(WARNINGS) $(HARDENING) -pthread $(SANITIZE) $(CFLAGS)
 override LDFLAGS += -pie -Wl,-z,relro -Wl,-z,now -Wl,--as-needed -pthread $(SANITIZE)
 
-LIBS = $(shell $(PKG_CONFIG) --libs libsystemd jansson libcurl libmicrohttpd)
+# llhttp: the system's; or the sources of Debian 12's package node-llhttp, installed, or fetched by tests/support/packages.sh.
+# The flags of its header and its library, and the library where it is built here.
+ifeq ($(shell $(PKG_CONFIG) --exists libllhttp && echo yes),yes)
+LLHTTP_CPPFLAGS := $(shell $(PKG_CONFIG) --cflags libllhttp)
+LLHTTP_LIBS := $(shell $(PKG_CONFIG) --libs libllhttp)
+LLHTTP :=
+else
+LLHTTP_ROOT := $(patsubst %/share/llhttp/llhttp.c,%,$(firstword $(wildcard \
+	/usr/share/llhttp/llhttp.c build/llhttp/usr/share/llhttp/llhttp.c)))
+LLHTTP_CPPFLAGS := -DLLHTTP_STRICT_MODE=1 -isystem $(or $(LLHTTP_ROOT),/usr)/share/include/llhttp
+LLHTTP_LIBS :=
+LLHTTP := $(BUILD)/libllhttp.a
+endif
+override CPPFLAGS += $(LLHTTP_CPPFLAGS)
+# For the tools of tests/lint.
+export LLHTTP_CPPFLAGS
+
+LIBS = $(LLHTTP_LIBS) $(shell $(PKG_CONFIG) --libs libsystemd jansson)
 CLIENT_LIBS = $(shell $(PKG_CONFIG) --libs jansson)
 CHECK_LIBS = $(shell $(PKG_CONFIG) --libs check)
 
@@ -70,7 +87,7 @@ objects = $(patsubst %.c,$(BUILD)/%.o,$(1))
 .PHONY: all
 all: $(BUILD)/msd $(BUILD)/mscli
 
-$(BUILD)/msd: $(call objects,$(DAEMON) $(COMMON))
+$(BUILD)/msd: $(call objects,$(DAEMON) $(COMMON)) $(LLHTTP)
 	$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
 
 $(BUILD)/mscli: $(call objects,$(CLIENT) $(COMMON))
@@ -89,12 +106,29 @@ $(BUILD)/flags: FORCE
 .PHONY: FORCE
 FORCE:
 
+ifneq ($(LLHTTP_ROOT),)
+# Foreign code: without the warnings of this project's own.
+$(BUILD)/libllhttp/%.o: $(LLHTTP_ROOT)/share/llhttp/%.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(CC) $(LLHTTP_CPPFLAGS) -std=gnu17 $(OPTIMIZE) -w $(HARDENING) $(SANITIZE) -c -o $@ $<
+
+$(BUILD)/libllhttp.a: $(addprefix $(BUILD)/libllhttp/,llhttp.o api.o http.o)
+	@rm -f $@
+	$(AR) rcs $@ $^
+else ifneq ($(LLHTTP),)
+# Before anything is compiled.
+$(BUILD)/flags $(LLHTTP): llhttp-missing
+.PHONY: llhttp-missing
+llhttp-missing:
+	@echo 'llhttp is missing. This fetches its sources into build/llhttp: tests/support/packages.sh build' >&2; false
+endif
+
 # Kept, also where they are only on the way to a test.
 .SECONDARY:
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 
-# --- Tests. Each unit test links the sources of its room, and of the rooms below that it uses, and no others.
+# --- Tests. Each unit test links the sources of its module, and of the modules below that it uses, and no others.
 
 UNIT_number := common/number
 UNIT_json := common/json
@@ -105,28 +139,46 @@ UNIT_address := common/address
 UNIT_client_options := client/options common/number common/protocol common/address
 UNIT_session := client/session common/line common/protocol common/number common/address
 UNIT_daemon_options := daemon/options common/number
+UNIT_keys := daemon/keys
 UNIT_gate := daemon/loop/gate
 UNIT_reactor := daemon/loop/reactor daemon/loop/timer daemon/loop/mailbox
 UNIT_pool := daemon/loop/pool
-UNIT_openai := daemon/model/openai common/json
-UNIT_sim := daemon/model/sim daemon/model/openai daemon/loop/reactor daemon/loop/timer common/json
+UNIT_socket := daemon/net/socket daemon/loop/reactor daemon/loop/timer
+UNIT_LDFLAGS_socket := $(addprefix -Wl$(comma)--wrap=,recv send epoll_ctl malloc)
+UNIT_openai := daemon/model/openai daemon/net/http common/json common/number
+UNIT_sim := daemon/model/sim daemon/loop/reactor daemon/loop/timer $(UNIT_openai)
 UNIT_status := daemon/status daemon/loop/gate daemon/loop/timer common/json
-UNIT_request := common/json common/protocol daemon/front/request daemon/front/parking daemon/status daemon/log \
-	daemon/model/sim daemon/model/openai daemon/model/generation daemon/loop/reactor daemon/loop/timer daemon/loop/gate daemon/loop/pool common/number
-UNIT_fields := daemon/front/fields
+UNIT_places := daemon/queue/places
+UNIT_wait_list := daemon/queue/wait_list
+UNIT_lane := daemon/queue/lane daemon/queue/lane_account daemon/queue/lane_retry daemon/queue/lane_life daemon/queue/request daemon/queue/wait_list daemon/queue/places daemon/status daemon/log \
+	daemon/model/generation daemon/loop/reactor daemon/loop/timer daemon/loop/gate daemon/loop/pool common/json common/protocol common/number
+UNIT_LDFLAGS_lane := -Wl,--wrap=timer_now
+UNIT_unix := daemon/front/unix daemon/front/parking daemon/net/socket common/line common/user $(UNIT_lane)
+UNIT_LDFLAGS_unix := $(addprefix -Wl$(comma)--wrap=,malloc calloc realloc free)
+UNIT_http_front := tests/unit/front/world $(addprefix daemon/front/,http http_input http_answer http_own http_early http_parking parking) \
+	daemon/queue/lane daemon/queue/lane_account daemon/queue/lane_retry daemon/queue/lane_life daemon/queue/request daemon/queue/places daemon/queue/wait_list daemon/status daemon/log \
+	daemon/model/generation daemon/net/socket daemon/net/http daemon/net/http_forward daemon/net/http_body \
+	daemon/loop/reactor daemon/loop/timer daemon/loop/gate daemon/loop/pool common/json common/number common/protocol
+UNIT_http_front_answers := $(UNIT_http_front)
+UNIT_LDFLAGS_http_front := -Wl,--wrap=timer_now
+UNIT_LDFLAGS_http_front_answers := $(UNIT_LDFLAGS_http_front)
 UNIT_listener := daemon/front/listener daemon/log daemon/loop/reactor daemon/loop/timer common/address common/number
-UNIT_loader := daemon/loader daemon/model/sim daemon/model/openai daemon/loop/reactor daemon/loop/timer common/json common/number
+UNIT_http := daemon/net/http daemon/net/http_forward daemon/net/http_body common/number
+UNIT_loader := daemon/loader daemon/model/generation daemon/loop/gate $(UNIT_sim)
 UNIT_log := daemon/log
 UNIT_child := daemon/model/child daemon/loop/reactor daemon/loop/timer common/user
-UNIT_fetch := daemon/model/fetch daemon/loop/reactor daemon/loop/timer common/number
-UNIT_upstream := daemon/model/upstream daemon/model/upstream_session daemon/model/completion daemon/model/fetch \
-	daemon/model/child daemon/loop/reactor daemon/loop/timer common/address common/json common/number common/user
+MODEL_HTTP := daemon/net/http daemon/net/http_forward daemon/net/http_body daemon/net/socket daemon/loop/reactor daemon/loop/timer \
+	common/address common/json common/number
+UNIT_fetch := daemon/model/fetch daemon/model/resolver daemon/model/completion $(MODEL_HTTP)
+UNIT_LDFLAGS_fetch := -Wl,--wrap=getaddrinfo
+UNIT_upstream_session := daemon/model/upstream_session daemon/model/upstream_connection daemon/loop/pool $(UNIT_fetch)
+UNIT_upstream := daemon/model/upstream daemon/model/child common/user $(UNIT_upstream_session)
 
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/*.c))
 SYSTEM_TESTS := $(patsubst tests/system/%.c,$(BUILD)/tests/system/%,$(wildcard tests/system/*.c))
 
 .SECONDEXPANSION:
-$(UNIT_TESTS): $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $$(addprefix $(BUILD)/,$$(addsuffix .o,$$(UNIT_$$*)))
+$(UNIT_TESTS): $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $$(addprefix $(BUILD)/,$$(addsuffix .o,$$(UNIT_$$*))) $(LLHTTP)
 	$(CC) $(LDFLAGS) $(UNIT_LDFLAGS_$*) -o $@ $^ $(CHECK_LIBS) $(LIBS)
 
 $(SYSTEM_TESTS): $(BUILD)/tests/system/%: $(BUILD)/tests/system/%.o \
@@ -137,40 +189,45 @@ $(SYSTEM_TESTS): $(BUILD)/tests/system/%: $(BUILD)/tests/system/%.o \
 $(BUILD)/tests/upstream/server: %: %.o $(call objects,common/number.c)
 	$(CC) $(LDFLAGS) -o $@ $^ $(shell $(PKG_CONFIG) --libs libmicrohttpd jansson libsystemd)
 
-# The gate with real threads; its own epoll_wait() counts how often they wake up.
-$(BUILD)/tests/model/rounds: %: %.o $(addprefix $(BUILD)/,$(addsuffix .o,$(filter-out daemon/model/sim daemon/model/openai,\
-		$(UNIT_request)) daemon/loop/mailbox))
-	$(CC) $(LDFLAGS) -Wl,--wrap=epoll_wait -o $@ $^ $(LIBS)
+# Gate and places with real threads; their own epoll_wait() and epoll_pwait2() count how often they wake up.
+$(BUILD)/tests/model/rounds: %: %.o $(addprefix $(BUILD)/,$(addsuffix .o,$(UNIT_lane) daemon/loop/mailbox)) $(LLHTTP)
+	$(CC) $(LDFLAGS) -Wl,--wrap=epoll_wait -Wl,--wrap=epoll_pwait2 -o $@ $^ $(LIBS)
 
 # Fuzz targets, each with the sources it is for. In build/fuzz they are libFuzzer's (make fuzz), elsewhere plain programs
 # over their corpora.
 FUZZ_line := common/line
 FUZZ_protocol := common/protocol common/number
 FUZZ_number := common/number
-FUZZ_address := common/address daemon/model/fetch daemon/loop/reactor daemon/loop/timer
+FUZZ_address := common/address common/number daemon/model/resolver daemon/loop/reactor daemon/loop/timer
 FUZZ_daemon_options := daemon/options common/number
 FUZZ_client_options := client/options common/number common/protocol common/address
 FUZZ_session := client/session common/line common/protocol common/number common/address
 FUZZ_LDFLAGS_session := -Wl,--wrap=recv
-FUZZ_openai := daemon/model/openai common/json
-FUZZ_upstream := daemon/model/upstream_session daemon/model/completion common/json common/number
+FUZZ_openai := $(UNIT_openai)
+FUZZ_upstream := $(UNIT_upstream_session)
+FUZZ_LDFLAGS_upstream := $(addprefix -Wl$(comma)--wrap=,socket connect)
+# What is compared with another parser of HTTP/1.1.
+FUZZ_http_heads := $(UNIT_http) tests/fuzz/reference
+FUZZ_http_body := $(UNIT_http) tests/fuzz/reference
+FUZZ_LDFLAGS_http_heads := -Wl,--no-as-needed -lhttp_parser -Wl,--as-needed
+FUZZ_LDFLAGS_http_body := $(FUZZ_LDFLAGS_http_heads)
 
 # Those that live in a world of their own: of time, and of what a process that was killed still does.
-FUZZ_WORLD := tests/fuzz/world common/json common/user common/protocol common/number common/line \
-	daemon/front/request daemon/front/parking daemon/status daemon/model/generation daemon/loop/reactor daemon/loop/timer daemon/loop/gate daemon/loop/pool
-FUZZ_connection := $(FUZZ_WORLD) daemon/front/connection daemon/front/parked
-FUZZ_parked := $(FUZZ_WORLD) daemon/front/connection daemon/front/parked
-FUZZ_LDFLAGS_parked := -Wl,--wrap=timer_now
-FUZZ_http := $(FUZZ_WORLD) daemon/front/http daemon/front/http_request daemon/front/fields
-FUZZ_LDFLAGS_http := -Wl,--wrap=timer_now
+FUZZ_WORLD := tests/fuzz/world common/user common/line daemon/net/socket daemon/front/unix daemon/front/parking daemon/front/parked \
+	$(patsubst %.c,%,$(wildcard daemon/front/http*.c)) $(UNIT_http) $(filter-out daemon/log,$(UNIT_lane))
+FUZZ_connection := $(FUZZ_WORLD)
 FUZZ_LDFLAGS_connection := $(addprefix -Wl$(comma)--wrap=,timer_now send sendmsg shutdown pwrite ftruncate)
+FUZZ_parked := $(FUZZ_WORLD)
+FUZZ_LDFLAGS_parked := $(FUZZ_LDFLAGS_connection)
+FUZZ_http := $(FUZZ_WORLD)
+FUZZ_LDFLAGS_http := $(FUZZ_LDFLAGS_connection)
 
 FUZZ_MAIN ?= $(BUILD)/tests/fuzz/replay.o
 FUZZ_TARGETS := $(patsubst FUZZ_%,%,$(filter-out FUZZ_SECONDS FUZZ_MAIN FUZZ_WORLD FUZZ_LDFLAGS_%,$(filter FUZZ_%,$(.VARIABLES))))
 FUZZ_TESTS := $(addprefix $(BUILD)/tests/fuzz/,$(FUZZ_TARGETS))
 TARGETS ?= $(FUZZ_TARGETS)
 
-$(FUZZ_TESTS): $(BUILD)/tests/fuzz/%: $(BUILD)/tests/fuzz/%.o $(FUZZ_MAIN) $$(addprefix $(BUILD)/,$$(addsuffix .o,$$(FUZZ_$$*)))
+$(FUZZ_TESTS): $(BUILD)/tests/fuzz/%: $(BUILD)/tests/fuzz/%.o $(FUZZ_MAIN) $$(addprefix $(BUILD)/,$$(addsuffix .o,$$(FUZZ_$$*))) $(LLHTTP)
 	$(CC) $(LDFLAGS) $(FUZZ_LDFLAGS_$*) -o $@ $^ $(LIBS)
 
 FAULTS := $(BUILD)/tests/faults/faults $(BUILD)/tests/faults/preload.so $(BUILD)/tests/upstream/server
@@ -187,9 +244,9 @@ $(BUILD)/tests/systemd/crowd: %: %.o $(call objects,common/address.c)
 # Programs that people have, as clients.
 CLIENT_TESTS := $(wildcard tests/clients/*.sh)
 
-# The sources that make no sense alone: man pages without a warning, the arrows between the rooms, the model of the gate.
+# Scripts: man pages without a warning, the arrows between the modules, the model of the gate and the like.
 SCRIPT_TESTS := tests/faults/check.sh tests/soak/check.sh tests/arrows.sh tests/manpages.sh tests/install.sh \
-	tests/units.sh tests/hardening.sh tests/lint/quick.sh tests/model/check.sh
+	tests/units.sh tests/hardening.sh tests/libraries.sh tests/lint/quick.sh tests/model/check.sh
 
 .PHONY: check check-built check-asan check-tsan
 check:
@@ -310,8 +367,15 @@ $(BUILD)/tests/bench/bench: $(call objects,$(addprefix tests/bench/,bench.c held
 $(BUILD)/tests/bench/floor $(BUILD)/tests/bench/micro: %: %.o $(BENCH_COMMON)
 	$(CC) $(LDFLAGS) -o $@ $^
 
-$(BUILD)/tests/bench/upstream $(BUILD)/tests/bench/http: %: %.o $(BUILD)/tests/bench/tool.o $(BENCH_COMMON)
+$(BUILD)/tests/bench/upstream: %: %.o $(BUILD)/tests/bench/tool.o $(BENCH_COMMON)
 	$(CC) $(LDFLAGS) -o $@ $^
+
+$(BUILD)/tests/bench/http: $(call objects,$(addprefix tests/bench/,http.c caller.c crowd.c model.c proxy.c tool.c)) $(BENCH_COMMON)
+	$(CC) $(LDFLAGS) -o $@ $^
+
+# Beside HAProxy and nginx: the least that a proxy can do.
+$(BUILD)/tests/bench/relay: %: %.o $(BENCH_COMMON) $(LLHTTP)
+	$(CC) $(LDFLAGS) -o $@ $^ $(LLHTTP_LIBS)
 
 .PHONY: bench bench-built
 bench:
@@ -319,10 +383,10 @@ bench:
 	@$(MAKE) --no-print-directory -s -j"$$(nproc)" bench-built
 
 bench-built: all $(BUILD)/tests/bench/bench $(BUILD)/tests/bench/floor $(BUILD)/tests/bench/micro \
-		$(BUILD)/tests/bench/upstream $(BUILD)/tests/upstream/server $(BUILD)/tests/bench/http
+		$(BUILD)/tests/bench/upstream $(BUILD)/tests/upstream/server $(BUILD)/tests/bench/http $(BUILD)/tests/bench/relay
 	$(BUILD)/tests/bench/bench $(BUILD)/msd $(BUILD)/tests/bench/floor tests/bench/reference.py
 	$(BUILD)/tests/bench/upstream $(BUILD)/msd $(BUILD)/tests/upstream/server
-	$(BUILD)/tests/bench/http $(BUILD)/msd
+	$(BUILD)/tests/bench/http $(BUILD)/msd $(BUILD)/tests/bench/relay
 	$(BUILD)/tests/bench/micro
 
 # --- Man pages and installation.
@@ -383,4 +447,4 @@ uninstall:
 
 .PHONY: clean
 clean:
-	rm -rf $(BUILD)
+	[ ! -d $(BUILD) ] || find $(BUILD) -mindepth 1 -maxdepth 1 ! -path build/llhttp -exec rm -rf '{}' +

@@ -63,7 +63,7 @@ static void loader_attempt(struct loader *loader) {
         int r;
 
         watch_stall(loader);
-        r = model_load(loader->model, loader->reactor, &loader->events);
+        r = model_load(loader->model, loader->reactor, loader->generation, &loader->events);
         if (r < 0)
                 fail_attempt(loader, -r, strerror(-r));
 }
@@ -119,7 +119,7 @@ static void model_said(struct load_events *events, bool error, const char *line,
         loader->said(loader, error, line, len);
 }
 
-static void model_told(struct load_events *events, const char *status, uint64_t extend) {
+static void model_reported(struct load_events *events, const char *status, uint64_t extend) {
         struct loader *loader = container_of(events, struct loader, events);
         uint64_t due = timer_now() + extend;
 
@@ -127,7 +127,7 @@ static void model_told(struct load_events *events, const char *status, uint64_t 
                 return;
         if (timer_is_set(&loader->stall) && due > loader->stall.due)
                 reactor_set_timer(loader->reactor, &loader->stall, due);
-        loader->told(loader, status, extend);
+        loader->reported(loader, status, extend);
 }
 
 void loader_init(struct loader *loader, struct reactor *reactor, struct model *model,
@@ -143,7 +143,7 @@ void loader_init(struct loader *loader, struct reactor *reactor, struct model *m
                         .alive = model_alive,
                         .stopped = model_stopped,
                         .said = model_said,
-                        .told = model_told,
+                        .reported = model_reported,
                 },
         };
         timer_init(&loader->deadline, deadline_elapsed);
@@ -151,7 +151,8 @@ void loader_init(struct loader *loader, struct reactor *reactor, struct model *m
         timer_init(&loader->back_off, back_off_elapsed);
 }
 
-void loader_start(struct loader *loader) {
+void loader_start(struct loader *loader, struct generation *generation) {
+        loader->generation = generation;
         loader->loading = true;
         loader->attempt = 1;
         if (loader->options.timeout > 0)

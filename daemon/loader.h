@@ -6,7 +6,7 @@
 
 #include <stdbool.h>
 
-#include "daemon/model/model.h"
+#include "daemon/model/generation.h"
 
 struct loader;
 
@@ -19,6 +19,7 @@ struct loader_options {
 struct loader {
         struct reactor *reactor;
         struct model *model;
+        struct generation *generation;  /* the one that is loaded */
         struct loader_options options;
         struct load_events events;
         struct timer deadline;
@@ -38,15 +39,15 @@ struct loader {
         void (*alive)(struct loader *loader);
         void (*stopped)(struct loader *loader);
         void (*said)(struct loader *loader, bool error, const char *line, size_t len);
-        void (*told)(struct loader *loader, const char *status, uint64_t extend);
+        void (*reported)(struct loader *loader, const char *status, uint64_t extend);
 };
 
 /* `reactor` and `model` are borrowed. The functions are for the caller to set, before loader_start(). */
 void loader_init(struct loader *loader, struct reactor *reactor, struct model *model,
                  const struct loader_options *options);
 
-/* Begins to load: `ready` or `failed` says how it ended, once, perhaps from within. */
-void loader_start(struct loader *loader);
+/* Begins to load `generation`, which is borrowed until the load has ended: `ready` or `failed` says how it ended, once, perhaps from within. */
+void loader_start(struct loader *loader, struct generation *generation);
 
 /* Ends a load that is under way, and hears nothing of it any more. Harmless otherwise. */
 void loader_stop(struct loader *loader);

@@ -9,6 +9,7 @@
 #include "common/address.h"
 #include "common/util.h"
 #include "daemon/front/listener.h"
+#include "daemon/keys.h"
 #include "daemon/log.h"
 #include "daemon/model/upstream.h"
 #include "daemon/notify.h"
@@ -156,10 +157,52 @@ static int open_http(struct listener_set *http, const struct options *options) {
         return 0;
 }
 
+/* Reads the keys of an option's file. Returns 0, or the exit status, having printed why. */
+static int read_keys(struct keys *keys, const char *option, const char *path) {
+        int r = keys_read(keys, path);
+
+        if (r == 0)
+                return 0;
+        if (r == KEYS_TOO_LARGE)
+                log_error("%s: %s: the file is over %d bytes long; it has one key a line", option, path, KEYS_FILE_MAX);
+        else if (r == KEYS_MALFORMED)
+                log_error("%s: %s: it has no key, or one with a space or a control byte in it; it has one key a line", option, path);
+        else
+                log_error("%s: %s: %s", option, path, strerror(-r));
+        return STATUS_USAGE;
+}
+
+/* The key for msd's own requests to the model: of an option, or of a credential, systemd.exec(5). Returns likewise. */
+static int read_upstream_key(struct keys *keys, const struct options *options) {
+        const char *directory = getenv("CREDENTIALS_DIRECTORY");
+        _cleanup_free_ char *path = NULL;
+        int r;
+
+        if (options->upstream_key_file)
+                r = read_keys(keys, "--upstream-key-file", options->upstream_key_file);
+        else if (!options->upstream || !directory)
+                return 0;
+        else if (asprintf(&path, "%s/upstream-key", directory) < 0) {
+                path = NULL;
+                log_error("%s", strerror(ENOMEM));
+                return STATUS_FAILED;
+        } else if (access(path, F_OK) < 0)
+                return 0;
+        else
+                r = read_keys(keys, "Credential upstream-key", path);
+        if (r == 0 && keys->count > 1) {
+                log_error("%s: the file has more than one key; msd can use one",
+                          options->upstream_key_file ? options->upstream_key_file : path);
+                return STATUS_USAGE;
+        }
+        return r;
+}
+
 int main(int argc, char **argv) {
         struct listener_socket socket = LISTENER_SOCKET_NULL;
         struct listener_set http = { 0 };
         struct parked_list parked = { 0 };
+        struct model_server_keys keys = { 0 };
         static struct model_server server;
         char path[ADDRESS_PATH_MAX], error[512];
         struct options options;
@@ -190,6 +233,12 @@ int main(int argc, char **argv) {
                 }
         }
 
+        r = read_upstream_key(&keys.upstream, &options);
+        if (r == 0 && options.http_key_file)
+                r = read_keys(&keys.http, "--http-key-file", options.http_key_file);
+        if (r != 0)
+                return r;
+
         /* Whoever reads standard output may go away; the daemon does not. */
         signal(SIGPIPE, SIG_IGN);
         model_server_hold_signals();
@@ -204,9 +253,11 @@ int main(int argc, char **argv) {
                 return r;
         }
 
-        r = model_server_init(&server, &options, &socket, &http, &parked);
+        r = model_server_init(&server, &options, &keys, &socket, &http, &parked);
         if (r == 0)
                 r = model_server_run(&server);
         model_server_deinit(&server);
+        keys_deinit(&keys.upstream);
+        keys_deinit(&keys.http);
         return r == 0 ? 0 : STATUS_FAILED;
 }

@@ -12,43 +12,54 @@
 const char options_help[] =
         "Usage: msd [OPTION...] [-- COMMAND [ARG...]]\n"
         "\n"
-        "Holds requests while a model loads, lets all of them go at once when it is ready,\n"
-        "and finishes those that run when it stops.\n"
+        "Holds requests while a model loads, releases all of them at once when it is ready,\n"
+        "and finishes those in flight when it stops.\n"
         "\n"
-        "  --socket PATH              the request socket\n"
-        "  --http ADDRESS             listen for HTTP at HOST:PORT, *:PORT or unix:PATH; may be given again\n"
-        "  --model NAME               the name that answers carry (sim, or what the upstream says)\n"
-        "  --load-attempts N          load so often before giving up (1; 3 for an upstream)\n"
-        "  --load-timeout D           give up loading after so long; 0: never (0)\n"
-        "  --stall-timeout D          give up after so long without progress; 0: never (5min)\n"
-        "  --on-load-failure exit|stay  what to do then (exit)\n"
+        "  --socket PATH              path of the request socket\n"
+        "  --http ADDRESS             listen for HTTP at HOST:PORT, *:PORT or unix:PATH; may be repeated\n"
+        "  --model NAME               name that answers carry (sim, or what the upstream says)\n"
+        "  --load-attempts N          attempts before the load counts as failed (1; 3 for an upstream)\n"
+        "  --load-timeout D           time for the whole load; 0: no limit (0)\n"
+        "  --stall-timeout D          time without progress before an attempt fails; 0: no limit (5min)\n"
+        "  --on-load-failure exit|stay  what follows a failed load (exit)\n"
         "  --threads N                workers (one a processor, at most 8)\n"
         "  --max-waiting N            requests that may wait (1048576)\n"
-        "  --max-inflight N           with the model at once, the others wait; 0: any number (0)\n"
+        "  --max-inflight N           requests with the model at once; 0: no limit (0; 1024 for an upstream)\n"
         "  --max-connections N        clients at once (what the descriptor limit allows)\n"
-        "  --max-prompt BYTES         length of a prompt (1048576)\n"
-        "  --max-prompt-memory BYTES  all prompts that are held, together (1073741824)\n"
-        "  --request-timeout D        answer within so long, or with an error; 0: none (0)\n"
-        "  --drain-timeout D          time for what runs to finish when stopping (30s)\n"
-        "  --stream-keepalive D       tell streams over HTTP that they wait, so often; 0: do not (0)\n"
+        "  --max-prompt BYTES         length of a prompt on the request socket (1048576)\n"
+        "  --max-body BYTES           length of the body of an HTTP request (67108864)\n"
+        "  --max-prompt-memory BYTES  memory for all prompts and bodies (1073741824)\n"
+        "  --max-parked BYTES         prompts and bodies that are kept through a restart (268435456)\n"
+        "  --request-timeout D        time for the answer to a request, from its arrival; 0: no limit (0)\n"
+        "  --drain-timeout D          time for requests in flight to finish when msd stops (30s)\n"
+        "\n"
+        "HTTP:\n"
+        "  --stream-keepalive D       interval of comments to event streams that wait; 0: none (0)\n"
+        "  --json-keepalive D         interval of white space before a JSON answer that is late; 0: none (0)\n"
+        "  --head-timeout D           time for a whole request head; 0: no limit (30s)\n"
+        "  --client-idle-timeout D    time between two requests of a connection; 0: no limit (10min)\n"
+        "  --cors-origin ORIGIN       Access-Control-Allow-Origin on msd's own answers (none)\n"
+        "  --http-key-file FILE       bearer keys, one a line, of which clients must have one (none)\n"
         "\n"
         "The model is simulated:\n"
-        "  --load-time D              how long loading takes (2s)\n"
-        "  --inference-time D         how long inference takes (100ms)\n"
-        "  --load-failure TEXT        loading ends in this failure\n"
+        "  --load-time D              time that loading takes (2s)\n"
+        "  --inference-time D         time that inference takes (100ms)\n"
+        "  --load-failure TEXT        reason in which loading fails\n"
         "\n"
-        "Or it is an inference server with the OpenAI interface, that COMMAND starts, or that runs already:\n"
+        "Or it is an inference server with the OpenAI interface, started by COMMAND or running already:\n"
         "  --upstream URL             where it is: http://HOST:PORT or unix:PATH\n"
-        "  --health-path PATH         what answers 200 when it is ready (/health)\n"
-        "  --ready-line REGEX         or a line of its output that says so\n"
-        "  --warmup TEXT              ready when it has also answered this prompt\n"
-        "  --completion-path PATH     what takes prompts (/v1/completions)\n"
-        "  --completion-options JSON  an object that every request to it contains\n"
+        "  --health-path PATH         path that answers 200 when it is ready (/health)\n"
+        "  --ready-line REGEX         line of its output that says that it is ready\n"
+        "  --warmup TEXT              prompt that it must answer before it is ready\n"
+        "  --completion-path PATH     path that takes prompts (/v1/completions)\n"
+        "  --completion-options JSON  object that every prompt's request contains\n"
         "  --max-tokens N             length of an answer (what the server has)\n"
+        "  --upstream-host HOST       Host field that it gets (the client's own)\n"
+        "  --upstream-key-file FILE   bearer key for msd's own requests to it\n"
         "\n"
         "  --quiet                    leave out the lines \"Processing request ID\"\n"
         "  --version                  print the version\n"
-        "  --help                     print this\n"
+        "  --help                     print this text\n"
         "\n"
         "D is a duration: seconds (2, 0.1), or with units (100ms, 1min 30s).\n"
         "Exit status: 0 stopped as asked, 1 failed, 2 wrong usage. See msd(8), mscli(1).\n";
@@ -58,11 +69,18 @@ enum option_kind {
         OPTION_DURATION,
         OPTION_NUMBER,
         OPTION_PATH,            /* of a URL */
+        OPTION_FIELD,           /* the value of a field of HTTP: printable, without spaces */
         OPTION_HTTP,
         OPTION_ON_LOAD_FAILURE,
         OPTION_FLAG,
         OPTION_ASK,             /* `minimum` is what options_parse() returns */
 };
+
+/* Of a number whose default depends on other options. */
+#define OPTIONS_NOT_GIVEN UINT64_MAX
+
+/* As many requests are with a real model at once, unless an option says otherwise. */
+#define MAX_INFLIGHT_UPSTREAM 1024
 
 #define FIELD(name) offsetof(struct options, name)
 
@@ -86,6 +104,10 @@ static const struct {
         { "completion-path", OPTION_PATH, FIELD(completion_path), 0, 0 },
         { "completion-options", OPTION_TEXT, FIELD(completion_options), 1, SIZE_MAX },
         { "max-tokens", OPTION_NUMBER, FIELD(max_tokens), 1, INT32_MAX },
+        { "upstream-host", OPTION_FIELD, FIELD(upstream_host), 1, 255 },
+        { "upstream-key-file", OPTION_TEXT, FIELD(upstream_key_file), 1, SIZE_MAX },
+        { "http-key-file", OPTION_TEXT, FIELD(http_key_file), 1, SIZE_MAX },
+        { "cors-origin", OPTION_FIELD, FIELD(cors_origin), 1, 1024 },
         { "load-attempts", OPTION_NUMBER, FIELD(load_attempts), 1, 1000000 },
         { "load-timeout", OPTION_DURATION, FIELD(load_timeout), 0, 0 },
         { "stall-timeout", OPTION_DURATION, FIELD(stall_timeout), 0, 0 },
@@ -96,9 +118,14 @@ static const struct {
         { "max-connections", OPTION_NUMBER, FIELD(max_connections), 1, INT32_MAX },
         /* A length is 32 bits wide in a waiting request. */
         { "max-prompt", OPTION_NUMBER, FIELD(max_prompt), 0, INT32_MAX },
+        { "max-body", OPTION_NUMBER, FIELD(max_body), 0, INT32_MAX },
+        { "max-parked", OPTION_NUMBER, FIELD(max_parked), 0, INT64_MAX },
         { "max-prompt-memory", OPTION_NUMBER, FIELD(max_prompt_memory), 0, INT64_MAX },
         { "request-timeout", OPTION_DURATION, FIELD(request_timeout), 0, 0 },
         { "drain-timeout", OPTION_DURATION, FIELD(drain_timeout), 0, 0 },
+        { "json-keepalive", OPTION_DURATION, FIELD(json_keepalive), 0, 0 },
+        { "head-timeout", OPTION_DURATION, FIELD(head_timeout), 0, 0 },
+        { "client-idle-timeout", OPTION_DURATION, FIELD(client_idle_timeout), 0, 0 },
         { "stream-keepalive", OPTION_DURATION, FIELD(stream_keepalive), 0, 0 },
         { "quiet", OPTION_FLAG, FIELD(quiet), 0, 0 },
         { "version", OPTION_ASK, 0, OPTIONS_VERSION, 0 },
@@ -117,6 +144,11 @@ static int take_option(struct options *options, size_t i, const char *value, str
         const char *name = table[i].name;
 
         switch (table[i].kind) {
+        case OPTION_FIELD:
+                for (const char *c = value; *c; c++)
+                        if (*c <= ' ' || *c >= 0x7f)
+                                return WRONG(error, "--%s: the value has a space, a control byte or one beyond ASCII", name);
+                __attribute__((fallthrough));
         case OPTION_TEXT:
                 if (strlen(value) < table[i].minimum)
                         return WRONG(error, "--%s: the text is empty", name);
@@ -189,6 +221,8 @@ static int check_upstream(struct options *options, struct option_error *error) {
                 { "--completion-path", options->completion_path },
                 { "--completion-options", options->completion_options },
                 { "--max-tokens", options->max_tokens > 0 },
+                { "--upstream-host", options->upstream_host },
+                { "--upstream-key-file", options->upstream_key_file },
                 { "a command", options->command },
         };
 
@@ -197,14 +231,14 @@ static int check_upstream(struct options *options, struct option_error *error) {
                         return WRONG(error, "%s: without --upstream the model is simulated", of_upstream[i].name);
         if (options->upstream && options->load_failure)
                 return WRONG(error, "--load-failure: with --upstream the model is not simulated");
+        if (options->max_inflight == OPTIONS_NOT_GIVEN)
+                options->max_inflight = options->upstream ? MAX_INFLIGHT_UPSTREAM : 0;
         if (options->load_attempts == 0)
                 options->load_attempts = options->upstream ? 3 : 1;
         if (!options->health_path)
                 options->health_path = "/health";
         if (!options->completion_path)
                 options->completion_path = "/v1/completions";
-        if (!options->upstream && !options->model)
-                options->model = "sim";
         return 0;
 }
 
@@ -218,8 +252,13 @@ int options_parse(struct options *options, int argc, char **argv, char *error_te
                 .inference_time = 100 * NSEC_PER_MSEC,
                 .stall_timeout = 300 * NSEC_PER_SEC,
                 .drain_timeout = 30 * NSEC_PER_SEC,
+                .head_timeout = 30 * NSEC_PER_SEC,
+                .client_idle_timeout = 600 * NSEC_PER_SEC,
                 .max_waiting = 1048576,
+                .max_inflight = OPTIONS_NOT_GIVEN,
                 .max_prompt = 1048576,
+                .max_body = 64u << 20,
+                .max_parked = 256u << 20,
                 .max_prompt_memory = UINT64_C(1) << 30,
         };
         for (size_t i = 0; i < ARRAY_SIZE(table); i++)

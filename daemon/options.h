@@ -28,6 +28,10 @@ struct options {
         const char *warmup;
         const char *completion_path;
         const char *completion_options;
+        const char *upstream_host;      /* NULL: the client's own */
+        const char *upstream_key_file;
+        const char *http_key_file;
+        const char *cors_origin;
         char *const *command;           /* up to NULL; NULL: there is none */
         uint64_t load_time;             /* all times in nanoseconds */
         uint64_t inference_time;
@@ -36,6 +40,9 @@ struct options {
         uint64_t request_timeout;       /* 0: none */
         uint64_t drain_timeout;
         uint64_t stream_keepalive;      /* 0: none */
+        uint64_t json_keepalive;        /* 0: none */
+        uint64_t head_timeout;          /* 0: none */
+        uint64_t client_idle_timeout;   /* 0: none */
         uint64_t load_attempts;
         uint64_t max_tokens;            /* 0: nobody says */
         uint64_t threads;               /* 0: one a processor, at most 8 */
@@ -43,7 +50,9 @@ struct options {
         uint64_t max_inflight;          /* 0: any number */
         uint64_t max_connections;       /* 0: as many as the descriptors allow */
         uint64_t max_prompt;
+        uint64_t max_body;
         uint64_t max_prompt_memory;
+        uint64_t max_parked;
         enum on_load_failure on_load_failure;
         bool quiet;
 };

@@ -42,7 +42,10 @@ enum {
 #define DESCRIPTORS_PARKING 6
 
 /* Signals that are said to have come so often in a row, and have not, cannot be heard. */
-#define VAIN_MAX 100
+#define FAILURES_MAX 100
+
+/* GET, HEAD, OPTIONS and tunnels with a real model at once. */
+#define LIGHT_MAX 32
 
 /* Nothing that is about to end by itself is to be ended by the service manager at the same moment. */
 #define EXTEND_MARGIN (10 * NSEC_PER_SEC)
@@ -53,8 +56,8 @@ enum {
 static const char line_loading[] = "Model loading...\n";
 static const char line_ready[] = "Model ready!\n";
 
-static struct model_server *server_of(struct host *host) {
-        return container_of(host, struct model_server, host);
+static struct model_server *server_of(struct queue *queue) {
+        return container_of(queue, struct model_server, queue);
 }
 
 /* A generation is let go of when no worker looks at it any more. */
@@ -69,7 +72,7 @@ static void free_generations(struct model_server *server, unsigned oldest) {
 }
 
 static struct generation *server_generation(struct model_server *server) {
-        return atomic_load_explicit(&server->generation, memory_order_acquire);
+        return queue_generation(&server->queue);
 }
 
 static int begin_generation(struct model_server *server) {
@@ -81,7 +84,7 @@ static int begin_generation(struct model_server *server) {
                 return r;
         list_append(&server->generations, &generation->link);
         status_loading(&server->status, generation->number);
-        atomic_store_explicit(&server->generation, generation, memory_order_release);
+        atomic_store_explicit(&server->queue.generation, generation, memory_order_release);
         worker_group_follow(&server->workers);
         if (before)
                 free_generations(server, worker_group_generation(&server->workers));
@@ -94,6 +97,8 @@ static const char *model_name(const struct model_server *server) {
 
         if (options->model)
                 return options->model;
+        if (!options->upstream)
+                return "sim";
         return options->command ? options->command[0] : options->upstream;
 }
 
@@ -155,28 +160,8 @@ int model_server_load_model(struct model_server *server) {
                 if (r < 0)
                         return r;
         }
-        loader_start(&server->loader);
+        loader_start(&server->loader, server_generation(server));
         return 0;
-}
-
-void model_server_handle_request(struct model_server *server, struct request_queue *queue, struct request *request) {
-        request_queue_follow(queue, server_generation(server));
-
-        if (gate_state(&server->stop) != GATE_PENDING) {
-                request_refuse(queue, request, PROTOCOL_SHUTTING_DOWN, PROTOCOL_SHUTTING_DOWN_MESSAGE);
-                return;
-        }
-        switch (gate_state(&queue->generation->gate)) {
-        case GATE_PENDING:
-                request_wait(queue, request);
-                break;
-        case GATE_OPEN:
-                request_start(queue, request);
-                break;
-        case GATE_FAILED:
-                request_refuse(queue, request, PROTOCOL_LOAD_FAILED, queue->generation->gate.reason);
-                break;
-        }
 }
 
 /* What opening a gate, or failing it, came to: one that stays silent is for the mailboxes to tell of. From any thread. */
@@ -184,7 +169,7 @@ static void check_broadcast(struct model_server *server, int r) {
         if (r >= 0)
                 return;
         log_warning("Cannot tell all workers at once, telling each: %s", strerror(-r));
-        worker_group_look(&server->workers);
+        worker_group_check_gates(&server->workers);
 }
 
 /* The second signal, one-shot as the first. From any thread. */
@@ -229,42 +214,32 @@ void model_server_hand_over(struct model_server *server) {
         }
 }
 
-/* Host: what the fronts ask for, from the workers' threads. */
+/* What the fronts ask for, from the workers' threads. */
 
-static void host_handle_request(struct host *host, struct request_queue *queue, struct request *request) {
-        model_server_handle_request(server_of(host), queue, request);
+static void queue_load(struct queue *queue) {
+        mailbox_post(&server_of(queue)->mailbox, LETTER_LOAD);
 }
 
-static struct generation *host_generation(struct host *host) {
-        return server_generation(server_of(host));
-}
-
-static void host_load(struct host *host) {
-        mailbox_post(&server_of(host)->mailbox, LETTER_LOAD);
-}
-
-static void host_shutdown(struct host *host) {
+static void queue_shutdown(struct queue *queue) {
         /* Here and now: what the same client asks for next is refused already. */
-        signal_stop(server_of(host));
-        mailbox_post(&server_of(host)->mailbox, LETTER_SHUTDOWN);
+        signal_stop(server_of(queue));
+        mailbox_post(&server_of(queue)->mailbox, LETTER_SHUTDOWN);
 }
 
-static void host_failed(struct host *host) {
-        mailbox_post(&server_of(host)->mailbox, LETTER_FAILED);
-        signal_stop(server_of(host));
+static void queue_suspect(struct queue *queue) {
+        mailbox_post(&server_of(queue)->mailbox, LETTER_SUSPECT);
 }
 
-static void host_room(struct host *host) {
-        worker_group_room(&server_of(host)->workers);
-}
+static void workers_failed(struct worker_group *group) {
+        struct model_server *server = container_of(group, struct model_server, workers);
 
-static void host_suspect(struct host *host) {
-        mailbox_post(&server_of(host)->mailbox, LETTER_SUSPECT);
+        mailbox_post(&server->mailbox, LETTER_FAILED);
+        signal_stop(server);
 }
 
 /* From any thread; one letter until the main thread has looked. */
-static void host_changed(struct host *host) {
-        struct model_server *server = server_of(host);
+static void queue_changed(struct queue *queue) {
+        struct model_server *server = server_of(queue);
 
         if (!atomic_load_explicit(&server->changed, memory_order_relaxed) && !atomic_exchange(&server->changed, true))
                 mailbox_post(&server->mailbox, LETTER_CHANGED);
@@ -360,7 +335,7 @@ static void signals_ready(struct watch *watch, uint32_t events) {
 
         (void)events;
         while ((n = read(watch->fd, &info, sizeof(info))) == sizeof(info)) {
-                server->vain = 0;
+                server->failures = 0;
                 if (!server->stopping) {
                         if (info.ssi_signo == SIGUSR2)
                                 model_server_hand_over(server);
@@ -372,7 +347,7 @@ static void signals_ready(struct watch *watch, uint32_t events) {
                 server->failed = true;
                 reactor_stop(&server->reactor);
         }
-        if (n < 0 && ++server->vain == VAIN_MAX)
+        if (n < 0 && ++server->failures == FAILURES_MAX)
                 reactor_fail(&server->reactor, -errno);
 }
 
@@ -429,7 +404,7 @@ static void load_lost(struct loader *loader, const char *reason) {
         log_error("The model is lost: %s", reason);
         if (server->stopping)
                 return;
-        /* Who is new waits for the next; who was with this one, and heard nothing of it, does too. */
+        /* New requests wait for the next generation, and so do those in flight that got no output. */
         r = model_server_load_model(server);
         if (r < 0) {
                 log_error("Cannot begin to load: %s", strerror(-r));
@@ -441,7 +416,7 @@ static void load_lost(struct loader *loader, const char *reason) {
 }
 
 static void load_alive(struct loader *loader) {
-        worker_group_retry(&container_of(loader, struct model_server, loader)->workers);
+        worker_group_resume(&container_of(loader, struct model_server, loader)->workers);
 }
 
 static void load_stopped(struct loader *loader) {
@@ -463,14 +438,14 @@ static void load_said(struct loader *loader, bool error, const char *line, size_
         log_output(text, len + 1);
 }
 
-static void load_told(struct loader *loader, const char *status, uint64_t extend) {
+static void load_reported(struct loader *loader, const char *status, uint64_t extend) {
         struct model_server *server = container_of(loader, struct model_server, loader);
 
         if (extend > 0)
                 notify_extend(MAX(extend, load_limit(server->options)));
         if (status) {
                 set_situation(server, "Loading %s: %s", model_name(server), status);
-                host_changed(&server->host);
+                queue_changed(&server->queue);
         }
 }
 
@@ -574,10 +549,10 @@ static void find_place(struct model_server *server) {
         strncat(server->place, address.sun_path, sizeof(server->place) - strlen(server->place) - 1);
 }
 
-int model_server_init(struct model_server *server, const struct options *options, struct listener_socket *socket,
-                      struct listener_set *http, struct parked_list *parked) {
+int model_server_init(struct model_server *server, const struct options *options, const struct model_server_keys *keys,
+                      struct listener_socket *socket, struct listener_set *http, struct parked_list *parked) {
         const struct sim_options sim = {
-                .name = options->model,
+                .name = options->model ? options->model : "sim",
                 .load_time = options->load_time,
                 .inference_time = options->inference_time,
                 .failure = options->load_failure,
@@ -593,7 +568,11 @@ int model_server_init(struct model_server *server, const struct options *options
                 .completion_path = options->completion_path,
                 .completion_options = options->completion_options,
                 .max_tokens = options->max_tokens,
+                .host = options->upstream_host,
+                .key = keys->upstream.count > 0 ? keys->upstream.keys[0] : NULL,
                 .max_connections = limit_descriptors() / 2 / count_threads(options),
+                /* Together no more than there are places: some servers have a thread for each connection. */
+                .max_idle = options->max_inflight > 0 ? (options->max_inflight - 1) / count_threads(options) + 1 : 0,
         };
         const struct loader_options loader = {
                 .attempts = (unsigned)options->load_attempts,
@@ -605,15 +584,6 @@ int model_server_init(struct model_server *server, const struct options *options
 
         *server = (struct model_server){
                 .options = options,
-                .host = {
-                        .handle_request = host_handle_request,
-                        .generation = host_generation,
-                        .load = host_load,
-                        .shutdown = host_shutdown,
-                        .room = host_room,
-                        .suspect = host_suspect,
-                        .failed = host_failed,
-                },
                 .reactor = { .epoll = -1 },
                 .mailbox = MAILBOX_NULL,
                 .signals = WATCH_NULL,
@@ -622,10 +592,21 @@ int model_server_init(struct model_server *server, const struct options *options
                 .http = *http,
                 .limits = {
                         .max_waiting = options->max_waiting,
-                        .max_inflight = options->max_inflight,
                         .max_prompt = options->max_prompt,
+                        .max_body = options->max_body,
                         .max_prompt_memory = options->max_prompt_memory,
                         .timeout = options->request_timeout,
+                },
+                .queue = {
+                        .limits = &server->limits,
+                        .stop = &server->stop,
+                        .places = {
+                                [PLACES_INFERENCE] = { .max = options->max_inflight },
+                                [PLACES_LIGHT] = { .max = options->upstream ? LIGHT_MAX : 0 },
+                        },
+                        .load = queue_load,
+                        .shutdown = queue_shutdown,
+                        .suspect = queue_suspect,
                 },
         };
         find_place(server);
@@ -636,26 +617,36 @@ int model_server_init(struct model_server *server, const struct options *options
         timer_init(&server->pulse, pulse_due);
         timer_init(&server->follow, follow_due);
         server->keeper = (struct parking_keeper){ .keep = keeper_keep, .release = keeper_release };
+        server->parking_limit.max = options->max_parked;
         server->workers = (struct worker_group){
-                .host = &server->host,
-                .limits = &server->limits,
+                .queue = &server->queue,
                 .connections = &server->connections,
                 .status = &server->status,
-                .stop = &server->stop,
                 .listen_fd = server->socket.fd,
                 .quiet = options->quiet,
                 .keeper = notify_is_heard() ? &server->keeper : NULL,
+                .parking_limit = &server->parking_limit,
                 .parked = *parked,
                 /* Who connects to an inherited socket waits in its backlog for the next daemon. */
                 .http_sockets = &server->http,
-                .http = { .stream_keepalive = options->stream_keepalive },
+                .http = {
+                        .stream_keepalive = options->stream_keepalive,
+                        .json_keepalive = options->json_keepalive,
+                        .head_timeout = options->head_timeout,
+                        .client_idle_timeout = options->client_idle_timeout,
+                        .cors_origin = options->cors_origin,
+                        .model_name = options->model,
+                        .keys = keys->http.keys,
+                        .key_count = keys->http.count,
+                },
                 .refuse_while_stopping = server->socket.made,
                 .all_drained = workers_drained,
                 .all_pulsed = workers_pulsed,
+                .failed = workers_failed,
         };
         *parked = (struct parked_list){ 0 };
         if (notify_is_heard())
-                server->host.changed = host_changed;
+                server->queue.changed = queue_changed;
 
         r = reactor_init(&server->reactor);
         if (r == 0)
@@ -678,14 +669,14 @@ int model_server_init(struct model_server *server, const struct options *options
                 server->loader.alive = load_alive;
                 server->loader.stopped = load_stopped;
                 server->loader.said = load_said;
-                server->loader.told = load_told;
-                server->workers.model = server->model;
+                server->loader.reported = load_reported;
+                server->queue.model = server->model;
                 r = begin_generation(server);
         }
         if (r == 0)
                 r = log_output_start();
         if (r == 0)
-                r = worker_group_init(&server->workers, threads, server_generation(server));
+                r = worker_group_init(&server->workers, threads);
         if (r == 0) {
                 /* All descriptors but those of connections are open now. */
                 server->connections.max = limit_connections(options, server->workers.keeper ? threads * DESCRIPTORS_PARKING : 0);

@@ -3,25 +3,31 @@
 /*
  * The model server: it owns the workers and the generations, and the order of start and stop.
  *
- * It starts with no model. load_model stores one and broadcasts that it is ready; handle_request waits for that, or
- * goes straight on; shutdown is a second signal of the same kind.
+ * It starts with no model. load_model stores one and broadcasts that it is ready; a request waits for that, or goes straight on
+ * (lane_request(), lane_exchange()); shutdown is a second signal of the same kind.
  */
 
 #include <stdatomic.h>
 #include <stdbool.h>
 
 #include "daemon/front/listener.h"
-#include "daemon/front/request.h"
+#include "daemon/keys.h"
 #include "daemon/loader.h"
 #include "daemon/loop/gate.h"
 #include "daemon/loop/mailbox.h"
 #include "daemon/options.h"
+#include "daemon/queue/lane.h"
 #include "daemon/status.h"
 #include "daemon/worker.h"
 
+/* Keys that were read at the start; they outlive the server. */
+struct model_server_keys {
+        struct keys upstream;           /* at most one: for msd's own requests to the model */
+        struct keys http;               /* of which clients must have one; none: no key is needed */
+};
+
 struct model_server {
         const struct options *options;          /* borrowed */
-        struct host host;
         struct reactor reactor;                 /* the main thread's */
         struct mailbox mailbox;
         struct watch signals;
@@ -30,14 +36,15 @@ struct model_server {
         struct listener_set http;
         struct listener_limit connections;
         struct request_limits limits;
+        struct queue queue;
         struct status status;
         struct model *model;
         struct loader loader;
         struct worker_group workers;
         struct list generations;                /* the last is the current one; those before it may still be looked at */
-        _Atomic(struct generation *) generation;
         struct timer drain;
         struct parking_keeper keeper;           /* the service manager, if there is one */
+        struct parking_limit parking_limit;
         struct timer pulse;
         uint64_t pulse_interval;                /* 0: nobody watches */
         bool pulsing;                           /* not every worker has turned since the last pulse */
@@ -47,7 +54,7 @@ struct model_server {
         char situation[GATE_REASON_MAX + 128];  /* what it says, but for the numbers */
         char line[GATE_REASON_MAX + 192];       /* what it said last */
         char place[4096];                       /* where it listens */
-        unsigned vain;                          /* so often in a row a signal was said to have come, and had not */
+        unsigned failures;                      /* events of `signals` in a row that brought none */
         bool stopping;
         bool failed;                            /* the exit status is to say so */
 };
@@ -59,8 +66,8 @@ void model_server_hold_signals(void);
  * Sets up everything, down to the listening sockets: `socket`, those of `http`, and what is `parked`, which become the
  * server's in any case. Nothing runs yet. Returns 0 or -errno, with a diagnostic; model_server_deinit() is due either way.
  */
-int model_server_init(struct model_server *server, const struct options *options, struct listener_socket *socket,
-                      struct listener_set *http, struct parked_list *parked);
+int model_server_init(struct model_server *server, const struct options *options, const struct model_server_keys *keys,
+                      struct listener_socket *socket, struct listener_set *http, struct parked_list *parked);
 void model_server_deinit(struct model_server *server);
 
 /* Loads the model, serves, and stops. Returns 0 if it stopped as asked, 1 if it failed, or -errno, with a diagnostic. */
@@ -68,9 +75,6 @@ int model_server_run(struct model_server *server);
 
 /* Begins a generation: loads the model, stores it, and opens the gate; or fails the gate with the reason. */
 int model_server_load_model(struct model_server *server);
-
-/* Waits for the model, or goes straight on, or is told why not: what becomes of a request that has come. */
-void model_server_handle_request(struct model_server *server, struct request_queue *queue, struct request *request);
 
 /*
  * Leaves what waits, and what is new, to the next process of this service, lets what is in flight finish, and then

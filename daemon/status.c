@@ -204,6 +204,37 @@ static void write_histogram(FILE *file, const char *name, const struct histogram
                 (double)sum / (double)NSEC_PER_SEC, name, total);
 }
 
+static void write_responses(FILE *file, const struct status *status) {
+        write_head(file, "http_responses_total", "counter", "Answers of the model to clients of HTTP.");
+        for (unsigned i = 0; i < HTTP_STATUS_COUNT; i++) {
+                uint64_t n = 0;
+
+                for (unsigned j = 0; j < status->count; j++)
+                        n += counter_get(&status->counters[j].http.responses[i]);
+                if (n > 0)
+                        fprintf(file, "msd_http_responses_total{code=\"%u\"} %" PRIu64 "\n", HTTP_STATUS_MIN + i, n);
+        }
+}
+
+static void write_retries(FILE *file, const struct status *status) {
+        uint64_t n = 0;
+
+        for (unsigned i = 0; i < status->count; i++)
+                n += counter_get(&status->counters[i].retries);
+        write_number(file, "retries_total", "counter", n, "Requests that were sent to the model again.");
+}
+
+static void write_bytes(FILE *file, const struct status *status) {
+        uint64_t in = 0, out = 0;
+
+        for (unsigned i = 0; i < status->count; i++) {
+                in += counter_get(&status->counters[i].http.bytes_in);
+                out += counter_get(&status->counters[i].http.bytes_out);
+        }
+        write_number(file, "http_received_bytes_total", "counter", in, "Bytes that clients of HTTP sent.");
+        write_number(file, "http_sent_bytes_total", "counter", out, "Bytes that clients of HTTP were sent.");
+}
+
 char *status_format_metrics(struct status *status) {
         struct histogram loads;
         struct status_sums sums;
@@ -233,6 +264,11 @@ char *status_format_metrics(struct status *status) {
         write_number(file, "requests_processing", "gauge", sums.processing, "Requests that are with the model.");
         write_histogram(file, "wait_seconds", &status->counters[0].waits, sizeof(status->counters[0]), status->count,
                         "Time from the arrival of a request until it was with the model.");
+        write_histogram(file, "first_byte_seconds", &status->counters[0].http.first_bytes, sizeof(status->counters[0]),
+                        status->count, "Time from when a request of HTTP was with the model until its answer began.");
+        write_retries(file, status);
+        write_responses(file, status);
+        write_bytes(file, status);
         write_histogram(file, "load_seconds", &loads, 0, 1, "Time that loads took, those that failed too.");
         write_number(file, "generation", "gauge", generation, "The generation of the model, counted from 1.");
         write_number(file, "model_ready", "gauge", ready, "Whether the model is ready.");

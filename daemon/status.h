@@ -21,6 +21,16 @@ struct histogram {
         atomic_uint_fast64_t sum;       /* nanoseconds */
 };
 
+/* Answers of the model to clients of HTTP are counted by their status. */
+#define HTTP_STATUS_MIN 100
+#define HTTP_STATUS_COUNT 900
+struct http_counters {
+        atomic_uint_fast64_t responses[HTTP_STATUS_COUNT];
+        atomic_uint_fast64_t bytes_in;
+        atomic_uint_fast64_t bytes_out;
+        struct histogram first_bytes;           /* from when a request was with the model until the head of its answer */
+};
+
 struct status_counters {
         _Alignas(64) atomic_uint_fast64_t waiting;
         atomic_uint_fast64_t oldest;            /* when the first of those waiting came, or 0 */
@@ -30,7 +40,9 @@ struct status_counters {
         atomic_uint_fast64_t failed;
         atomic_uint_fast64_t cancelled;
         atomic_uint_fast64_t connections;
+        atomic_uint_fast64_t retries;           /* requests that were sent to a model again */
         struct histogram waits;                 /* of requests, until they were with the model */
+        struct http_counters http;
 };
 
 /* For the one thread that writes a counter: no lock prefix, for nobody else does. */

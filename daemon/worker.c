@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/number.h"
 #include "common/util.h"
 #include "daemon/log.h"
 
@@ -15,15 +16,19 @@ enum {
         LETTER_STOP = 1 << 1,
         LETTER_LEAVE = 1 << 2,
         LETTER_PULSE = 1 << 3,
-        LETTER_RETRY = 1 << 4,
-        LETTER_LOOK = 1 << 5,
+        LETTER_RESUME = 1 << 4,
+        LETTER_CHECK = 1 << 5,
+        LETTER_CLAIM = 1 << 6,
 };
 
 /* Descriptors read from the pipe at once. */
 #define HANDED_BATCH 64
 
-/* A pipe that says so often in a row that there is something to read, when there is not, is broken. */
-#define VAIN_MAX 100
+/* A pipe that is said to be readable so often in a row, and is not, is broken. */
+#define FAILURES_MAX 100
+
+/* At the end, clients that read nothing for so long do not hear the rest of their answers. */
+#define FLUSH_NSEC (2 * NSEC_PER_SEC)
 
 static void release_connection(struct worker *worker) {
         atomic_fetch_sub(&worker->placed, 1);
@@ -81,8 +86,8 @@ static bool take_handed(struct worker *worker) {
 
         /* Writes of one descriptor are atomic, pipe(7). */
         n = read(worker->handed.fd, handed, sizeof(handed));
-        worker->vain = n < 0 ? worker->vain + 1 : 0;
-        if (worker->vain == VAIN_MAX)
+        worker->failures = n < 0 ? worker->failures + 1 : 0;
+        if (worker->failures == FAILURES_MAX)
                 reactor_fail(&worker->reactor, -errno);
         for (ssize_t i = 0; i < n / (ssize_t)sizeof(handed[0]); i++)
                 take_connection(worker, handed[i].fd, handed[i].http);
@@ -95,7 +100,7 @@ static void connections_handed(struct watch *watch, uint32_t events) {
 }
 
 static bool is_ending(const struct worker *worker) {
-        return worker->queue.leaving || gate_state(worker->group->stop) != GATE_PENDING;
+        return worker->lane.leaving || gate_state(worker->group->queue->stop) != GATE_PENDING;
 }
 
 static void set_drained(struct worker *worker) {
@@ -108,18 +113,49 @@ static void set_drained(struct worker *worker) {
                 group->all_drained(group);
 }
 
+static uint64_t unsent_bytes(const struct worker *worker) {
+        return front_unsent(&worker->front) + http_unsent(&worker->http);
+}
+
+/* Whether it is ending, and nothing is in flight. */
+static bool is_answered(const struct worker *worker) {
+        return is_ending(worker) && lane_is_idle(&worker->lane, worker->http.tunnels);
+}
+
+/* Tunnels may never end by themselves: they are not waited for, and closed when nothing else is in flight anywhere. */
 static void check_drained(struct worker *worker) {
-        if (is_ending(worker) && request_queue_is_idle(&worker->queue) && front_is_flushed(&worker->front) &&
-            http_is_flushed(&worker->http))
+        if (!is_answered(worker))
+                return;
+        if (front_is_flushed(&worker->front) && http_is_flushed(&worker->http))
                 set_drained(worker);
+        else if (!timer_is_set(&worker->flush)) {
+                worker->unsent = unsent_bytes(worker);
+                reactor_set_timer(&worker->reactor, &worker->flush, timer_now() + FLUSH_NSEC);
+        }
+}
+
+/* Clients that have stopped reading are not waited for. */
+static void flush_due(struct timer *timer) {
+        struct worker *worker = container_of(timer, struct worker, flush);
+
+        if (!is_answered(worker))
+                return;
+        if (unsent_bytes(worker) >= worker->unsent)
+                set_drained(worker);
+        else
+                check_drained(worker);
 }
 
 static void drain_run(struct job *job) {
         check_drained(container_of(job, struct worker, drain));
 }
 
-static void queue_idle(struct request_queue *queue) {
-        struct worker *worker = container_of(queue, struct worker, queue);
+static struct worker *worker_of(struct lane *lane) {
+        return container_of(lane, struct worker, lane);
+}
+
+static void lane_drained(struct lane *lane) {
+        struct worker *worker = worker_of(lane);
 
         reactor_queue(&worker->reactor, &worker->drain);
 }
@@ -151,13 +187,28 @@ static void output_flushed(struct front *front) {
         check_drained_later(container_of(front, struct worker, front));
 }
 
-static void queue_pending(struct request_queue *queue) {
-        front_park(&container_of(queue, struct worker, queue)->front);
+/* Requests wait: they and their connections are to outlive the process. */
+static void lane_pending(struct lane *lane) {
+        parking_open(&worker_of(lane)->parking);
 }
 
-static void queue_stopping(struct request_queue *queue) {
-        struct worker *worker = container_of(queue, struct worker, queue);
+static void parking_opened(struct parking *parking) {
+        struct worker *worker = container_of(parking, struct worker, parking);
 
+        front_park(&worker->front);
+        if (worker->http.sockets)
+                http_park(&worker->http);
+}
+
+/* A successor is not to find requests that go to the model: that is written before they leave. */
+static void lane_written(struct lane *lane) {
+        parking_write(&worker_of(lane)->parking);
+}
+
+static void lane_stopping(struct lane *lane) {
+        struct worker *worker = worker_of(lane);
+
+        parking_drop(&worker->parking);
         if (!worker->group->refuse_while_stopping)
                 listener_deinit(&worker->listener);
         /* Those that were passed are the next process's too. */
@@ -167,6 +218,19 @@ static void queue_stopping(struct request_queue *queue) {
         reactor_queue(&worker->reactor, &worker->drain);
 }
 
+/* From any thread. */
+static void lane_offered(struct lane *lane) {
+        mailbox_post(&worker_of(lane)->mailbox, LETTER_CLAIM);
+}
+
+static const struct lane_events lane_events = {
+        .pending = lane_pending,
+        .stopping = lane_stopping,
+        .drained = lane_drained,
+        .offered = lane_offered,
+        .written = lane_written,
+};
+
 static void deinit_listeners(struct worker *worker) {
         listener_deinit(&worker->listener);
         for (unsigned i = 0; i < worker->group->http_sockets->count; i++)
@@ -175,30 +239,33 @@ static void deinit_listeners(struct worker *worker) {
 
 static void worker_deliver(struct mailbox *mailbox, unsigned letters) {
         struct worker *worker = container_of(mailbox, struct worker, mailbox);
-        struct host *host = worker->group->host;
+        struct lane *lane = &worker->lane;
 
         if (letters & LETTER_FOLLOW) {
-                request_queue_follow(&worker->queue, host->generation(host));
-                atomic_store(&worker->generation, worker->queue.generation->number);
+                lane_follow(lane);
+                atomic_store(&worker->generation, lane->generation->number);
         }
         if (letters & LETTER_LEAVE) {
                 deinit_listeners(worker);
-                request_queue_leave(&worker->queue);
+                lane_leave(lane);
+                parking_open(&worker->parking);
         }
-        if (letters & LETTER_LOOK)
-                request_queue_look(&worker->queue);
-        if (letters & LETTER_RETRY)
-                request_queue_retry(&worker->queue);
+        if (letters & LETTER_CHECK)
+                lane_check_gates(lane);
+        if (letters & LETTER_CLAIM)
+                lane_claim(lane);
+        if (letters & LETTER_RESUME)
+                lane_resume(lane);
         if (letters & LETTER_PULSE && atomic_fetch_add(&worker->group->pulsed, 1) + 1 == worker->group->count)
                 worker->group->all_pulsed(worker->group);
         if (letters & LETTER_STOP) {
                 /* Those that another worker accepted before it left. */
-                if (worker->queue.leaving) {
+                if (lane->leaving) {
                         while (take_handed(worker))
                                 ;
-                        parking_leave(&worker->queue.parking);
+                        parking_leave(&worker->parking);
                 }
-                request_queue_abandon(&worker->queue);
+                lane_abandon(lane);
                 reactor_stop(&worker->reactor);
         }
 }
@@ -208,7 +275,7 @@ static void take_over(struct worker *worker) {
         struct worker_group *group = worker->group;
 
         for (unsigned i = (unsigned)(worker - group->workers); i < group->parked.count; i += group->count) {
-                unsigned n = parked_adopt(&group->parked.items[i], &worker->front);
+                unsigned n = parked_adopt(&group->parked.items[i], &worker->front, worker->http.sockets ? &worker->http : NULL);
 
                 atomic_fetch_add(&worker->placed, n);
                 atomic_fetch_add(&group->connections->connections, n);
@@ -219,44 +286,44 @@ static void take_over(struct worker *worker) {
 
 static void *worker_run(void *argument) {
         struct worker *worker = argument;
-        struct host *host = worker->group->host;
+        struct worker_group *group = worker->group;
         int r;
 
         take_over(worker);
         r = reactor_run(&worker->reactor);
         if (r < 0) {
                 log_error("A worker cannot go on: %s", strerror(-r));
-                /* Who is with it would hear nothing any more, and it could not be drained. */
-                request_queue_abandon(&worker->queue);
-                host->failed(host);
+                /* Its clients would hear nothing any more, and it could not be drained. */
+                lane_abandon(&worker->lane);
+                group->failed(group);
                 set_drained(worker);
         }
         return NULL;
 }
 
-static int worker_init(struct worker *worker, struct worker_group *group, struct generation *generation) {
+static int worker_init(struct worker *worker, struct worker_group *group) {
+        const unsigned number = (unsigned)(worker - group->workers);
         int pipe_fds[2], r;
 
         worker->group = group;
-        atomic_init(&worker->generation, generation->number);
+        atomic_init(&worker->generation, queue_generation(group->queue)->number);
         job_init(&worker->drain, drain_run);
+        timer_init(&worker->flush, flush_due);
         r = reactor_init(&worker->reactor);
         if (r < 0)
                 return r;
         r = mailbox_init(&worker->mailbox, &worker->reactor, worker_deliver);
         if (r < 0)
                 return r;
-        r = request_queue_init(&worker->queue, &worker->reactor, group->host, group->limits,
-                               &group->status->counters[worker - group->workers], group->stop, generation,
-                               group->model, group->quiet);
+        socket_group_init(&worker->sockets, &worker->reactor);
+        r = lane_init(&worker->lane, group->queue, &worker->reactor, &worker->sockets, &group->status->counters[number],
+                      &lane_events, group->quiet);
         if (r < 0)
                 return r;
-        worker->queue.parking.keeper = group->keeper;
-        worker->queue.parking.number = (unsigned)(worker - group->workers);
-        worker->queue.pending = queue_pending;
-        worker->queue.stopping = queue_stopping;
-        worker->queue.idle = queue_idle;
-        front_init(&worker->front, &worker->reactor, &worker->queue, group->status, connection_ended,
+        parking_init(&worker->parking, &worker->lane, group->keeper, group->parking_limit, number, parking_opened);
+        for (unsigned i = 0; i < PLACES_KINDS; i++)
+                group->places[i][number] = &worker->lane.lists[i].place;
+        front_init(&worker->front, &worker->sockets, &worker->lane, group->status, &worker->parking, connection_ended,
                    output_flushed);
 
         if (pipe2(pipe_fds, O_CLOEXEC | O_NONBLOCK) < 0)
@@ -270,8 +337,8 @@ static int worker_init(struct worker *worker, struct worker_group *group, struct
                           connection_accepted);
         if (r < 0 || group->http_sockets->count == 0)
                 return r;
-        r = http_init(&worker->http, &worker->reactor, &worker->queue, group->status, &group->http, http_connection_ended,
-                      http_flushed);
+        r = http_init(&worker->http, &worker->sockets, &worker->lane, group->status, &group->http, &worker->parking,
+                      http_connection_ended, http_flushed);
         for (unsigned i = 0; i < group->http_sockets->count && r == 0; i++) {
                 r = listener_init(&worker->http_listeners[i], &worker->reactor, group->http_sockets->sockets[i].fd,
                                   group->connections, http_accepted);
@@ -285,9 +352,12 @@ static void worker_deinit(struct worker *worker) {
 
         deinit_listeners(worker);
         http_deinit(&worker->http);
-        if (worker->front.reactor)
+        if (worker->front.lane)
                 front_deinit(&worker->front);
-        request_queue_deinit(&worker->queue);
+        lane_deinit(&worker->lane);
+        timer_clear(&worker->flush);
+        parking_deinit(&worker->parking);
+        socket_group_deinit(&worker->sockets);
         reactor_unwatch(&worker->handed);
         while (worker->handed.fd >= 0 && read(worker->handed.fd, &handed, sizeof(handed)) == sizeof(handed))
                 close(handed.fd);
@@ -297,12 +367,18 @@ static void worker_deinit(struct worker *worker) {
         reactor_deinit(&worker->reactor);
 }
 
-int worker_group_init(struct worker_group *group, unsigned count, struct generation *generation) {
+int worker_group_init(struct worker_group *group, unsigned count) {
         int r;
 
-        group->workers = calloc(count, sizeof(*group->workers));
+        group->workers = aligned_alloc(_Alignof(struct worker), count * sizeof(*group->workers));
         if (!group->workers)
                 return -ENOMEM;
+        memset(group->workers, 0, count * sizeof(*group->workers));
+        for (unsigned i = 0; i < PLACES_KINDS; i++) {
+                group->places[i] = calloc(count, sizeof(*group->places[i]));
+                if (!group->places[i])
+                        return -ENOMEM;
+        }
         for (unsigned i = 0; i < count; i++) {
                 struct worker *worker = &group->workers[i];
 
@@ -315,10 +391,14 @@ int worker_group_init(struct worker_group *group, unsigned count, struct generat
         }
         /* All of them are there before one runs: they look at each other. */
         for (group->count = 0; group->count < count;) {
-                r = worker_init(&group->workers[group->count], group, generation);
+                r = worker_init(&group->workers[group->count], group);
                 group->count++;
                 if (r < 0)
                         return r;
+        }
+        for (unsigned i = 0; i < PLACES_KINDS; i++) {
+                group->queue->places[i].lanes = group->places[i];
+                group->queue->places[i].count = count;
         }
         return 0;
 }
@@ -351,30 +431,12 @@ void worker_group_leave(struct worker_group *group) {
         post_all(group, LETTER_LEAVE);
 }
 
-void worker_group_look(struct worker_group *group) {
-        post_all(group, LETTER_LOOK);
+void worker_group_check_gates(struct worker_group *group) {
+        post_all(group, LETTER_CHECK);
 }
 
-void worker_group_retry(struct worker_group *group) {
-        post_all(group, LETTER_RETRY);
-}
-
-void worker_group_room(struct worker_group *group) {
-        struct worker *first = NULL;
-        uint64_t oldest = UINT64_MAX;
-
-        /* A place is given back before it is looked who waits, and one waits before it is looked whether there is a place. */
-        atomic_thread_fence(memory_order_seq_cst);
-        for (unsigned i = 0; i < group->count; i++) {
-                uint64_t arrived = atomic_load_explicit(&group->workers[i].queue.counters->oldest, memory_order_relaxed);
-
-                if (arrived > 0 && arrived < oldest) {
-                        oldest = arrived;
-                        first = &group->workers[i];
-                }
-        }
-        if (first)
-                mailbox_post(&first->mailbox, LETTER_RETRY);
+void worker_group_resume(struct worker_group *group) {
+        post_all(group, LETTER_RESUME);
 }
 
 void worker_group_pulse(struct worker_group *group) {
@@ -401,6 +463,8 @@ void worker_group_stop(struct worker_group *group) {
         for (unsigned i = 0; i < group->count; i++)
                 worker_deinit(&group->workers[i]);
         free(STEAL_POINTER(group->workers));
+        for (unsigned i = 0; i < PLACES_KINDS; i++)
+                free(STEAL_POINTER(group->places[i]));
         group->count = 0;
         parked_list_deinit(&group->parked);
 }

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
@@ -23,6 +24,11 @@
 
 /* Another worker may have been faster, and a client may have gone again; who finds none so often in a row rests. */
 #define VAIN_MAX 32
+
+/* A peer that has vanished without a word is found gone after some two minutes: tcp(7). */
+#define TCP_IDLE_SECONDS 60
+#define TCP_PROBE_SECONDS 10
+#define TCP_PROBES 6
 
 /* A descriptor of another worker's, or another process's, that is closed tells nobody. */
 #define RETRY_NSEC (100 * NSEC_PER_MSEC)
@@ -312,6 +318,25 @@ static void listener_retry(struct timer *timer) {
         listener_resume(container_of(timer, struct listener, retry));
 }
 
+static void set_option(int fd, int level, int name, int value) {
+        (void)setsockopt(fd, level, name, &value, sizeof(value));
+}
+
+/* What accepted connections have from the socket that listens: tcp(7). */
+static void set_options(int fd) {
+        socklen_t len = sizeof(int);
+        int domain = AF_UNSPEC;
+
+        (void)getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len);
+        if (domain != AF_INET && domain != AF_INET6)
+                return;
+        set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+        set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+        set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, TCP_IDLE_SECONDS);
+        set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, TCP_PROBE_SECONDS);
+        set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, TCP_PROBES);
+}
+
 int listener_init(struct listener *listener, struct reactor *reactor, int fd, struct listener_limit *limit,
                   void (*accepted)(struct listener *listener, int fd)) {
         *listener = (struct listener){
@@ -322,6 +347,7 @@ int listener_init(struct listener *listener, struct reactor *reactor, int fd, st
                 .accepted = accepted,
         };
         timer_init(&listener->retry, listener_retry);
+        set_options(fd);
         return reactor_watch(reactor, &listener->watch, fd, EPOLLIN | EPOLLEXCLUSIVE, listener_ready);
 }
 

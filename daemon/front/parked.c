@@ -1,6 +1,7 @@
 #include "daemon/front/parked.h"
 
-#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -15,23 +16,53 @@
 /* Longer than any record that a daemon with the largest --max-prompt of use writes. */
 #define RECORD_MAX (1u << 30)
 
+/* What a client hears whose connection cannot be taken over. */
+static const char refusal[] = "ERR " PROTOCOL_NO_ID " shutting-down " PROTOCOL_SHUTTING_DOWN_MESSAGE "\n";
+#define HTTP_REFUSAL_BODY                                              \
+        "{\"error\":{\"message\":\"" PROTOCOL_SHUTTING_DOWN_MESSAGE    \
+        "\",\"type\":\"server_error\",\"param\":null,\"code\":\"shutting-down\"}}"
+static const char http_refusal[] = "HTTP/1.1 503 Service Unavailable\r\n"
+                                   "Content-Type: application/json\r\n"
+                                   "Content-Length: %zu\r\n"
+                                   "Retry-After: 1\r\n"
+                                   "Connection: close\r\n"
+                                   "\r\n" HTTP_REFUSAL_BODY;
+
 /* A connection, as it comes out of the pair and as the log knows it. */
 struct survivor {
         uint64_t cookie;
         uint64_t rest;          /* where the record of the last rest is; 0: there is none */
+        uint64_t waiting;       /* requests that wait */
+        uint64_t unheld;        /* those of them that are not here */
         struct connection *connection;
+        struct http_connection *http_connection;
         int fd;                 /* -1: it is the connection's, or closed */
+        uint16_t http_flags;    /* of the last PARKING_HTTP */
+        bool is_unix;           /* of a Unix socket */
+        bool is_http;
+        bool lost;              /* some of its rest is missing */
         bool busy;
         bool gone;
+};
+
+/* A request that waits, by its record; or one that does no more, by its key and the record that says so. */
+struct waiter {
+        uint64_t order;         /* when it came; or the key */
+        uint64_t at;            /* where the record begins */
+};
+
+struct waiters {
+        struct waiter *items;
+        size_t count;
+        size_t size;
 };
 
 struct survivors {
         struct survivor *items;
         size_t count;
         size_t size;
-        uint64_t *answered;     /* where the records of those begin that waited and do no more, in order */
-        size_t answered_count;
-        size_t answered_size;
+        struct waiters answered;
+        struct waiters waiting;
 };
 
 /* The log, from record to record. */
@@ -96,21 +127,24 @@ void parked_list_deinit(struct parked_list *list) {
         list->count = 0;
 }
 
-/* The client of a request socket, and the number that the kernel knows it by. */
-static bool is_client(int fd, uint64_t *cookie) {
+/* A connected stream socket, and the number that the kernel knows it by. */
+static bool is_client(int fd, uint64_t *cookie, bool *is_unix) {
         int domain, type, listens;
         socklen_t len = sizeof(int), cookie_len = sizeof(*cookie);
 
-        return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) == 0 && domain == AF_UNIX &&
+        if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) < 0)
+                return false;
+        *is_unix = domain == AF_UNIX;
+        return (domain == AF_UNIX || domain == AF_INET || domain == AF_INET6) &&
                getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) == 0 && type == SOCK_STREAM &&
                getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &len) == 0 && !listens &&
                getsockopt(fd, SOL_SOCKET, SO_COOKIE, cookie, &cookie_len) == 0;
 }
 
 static void survivors_add(struct survivors *survivors, int fd) {
-        uint64_t cookie;
+        struct survivor survivor = { .fd = fd };
 
-        if (!is_client(fd, &cookie)) {
+        if (!is_client(fd, &survivor.cookie, &survivor.is_unix)) {
                 close(fd);
                 return;
         }
@@ -125,31 +159,20 @@ static void survivors_add(struct survivors *survivors, int fd) {
                 survivors->items = items;
                 survivors->size = size;
         }
-        survivors->items[survivors->count++] = (struct survivor){ .cookie = cookie, .fd = fd };
+        survivors->items[survivors->count++] = survivor;
 }
 
 /*
- * Sends a message, with or without descriptors. Returns whether it could.
+ * Takes copies of the descriptors in the queue of `from`, which stays as it is: were this process to be killed, the next one would
+ * find them. SO_PEEK_OFF has each look begin behind the one before: socket(7).
  */
-static bool send_message(int fd, char byte, const struct msghdr *like) {
-        struct iovec iov = { &byte, sizeof(byte) };
-        struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1 };
+static void take_descriptors(struct survivors *survivors, int from) {
+        const int begin = 0;
 
-        if (like) {
-                message.msg_control = like->msg_control;
-                message.msg_controllen = like->msg_controllen;
+        if (setsockopt(from, SOL_SOCKET, SO_PEEK_OFF, &begin, sizeof(begin)) < 0) {
+                log_warning("What waited cannot be taken over, ignoring: %s", strerror(errno));
+                return;
         }
-        return sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0;
-}
-
-/*
- * Takes the descriptors out of the queue of `from`, and puts each message back behind the others, by `to`, its peer:
- * were this process to be killed, the next one would find them. A message without descriptors tells the end.
- */
-static void take_descriptors(struct survivors *survivors, int from, int to) {
-        const char lap = 1;
-        bool again = send_message(to, lap, NULL);
-
         for (;;) {
                 union {
                         struct cmsghdr header;
@@ -164,20 +187,15 @@ static void take_descriptors(struct survivors *survivors, int from, int to) {
                         .msg_controllen = sizeof(control),
                 };
                 struct cmsghdr *header;
-                ssize_t n = UTIL_RETRY(recvmsg(from, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC));
+                ssize_t n = UTIL_RETRY(recvmsg(from, &message, MSG_DONTWAIT | MSG_PEEK | MSG_CMSG_CLOEXEC));
 
                 if (n <= 0)
                         return;
                 header = CMSG_FIRSTHDR(&message);
-                if (!header || header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) {
-                        if (byte == lap && again)
-                                return;
+                if (!header || header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS)
                         continue;
-                }
                 if (message.msg_flags & MSG_CTRUNC)
                         log_warning("Out of descriptors: some that waited cannot be taken over, ignoring");
-                else if (again)
-                        again = send_message(to, 0, &message);
                 for (size_t i = 0; i < (header->cmsg_len - CMSG_LEN(0)) / sizeof(int); i++) {
                         int fd;
 
@@ -217,30 +235,49 @@ static void survivors_sort(struct survivors *survivors) {
         survivors->count = n + 1;
 }
 
-static int compare_positions(const void *a, const void *b) {
-        const uint64_t *left = a, *right = b;
+static int compare_waiters(const void *a, const void *b) {
+        const struct waiter *left = a, *right = b;
 
-        return *left < *right ? -1 : *left > *right;
+        if (left->order != right->order)
+                return left->order < right->order ? -1 : 1;
+        return left->at < right->at ? -1 : left->at > right->at;
 }
 
-/* Out of memory: false, and then nobody can tell what is answered already. */
-static bool add_answered(struct survivors *survivors, uint64_t at) {
-        if (survivors->answered_count == survivors->answered_size) {
-                size_t size = MAX(survivors->answered_size * 2, (size_t)64);
-                uint64_t *answered = reallocarray(survivors->answered, size, sizeof(*answered));
+/* Returns false: out of memory. */
+static bool waiters_add(struct waiters *waiters, uint64_t order, uint64_t at) {
+        if (waiters->count == waiters->size) {
+                size_t size = MAX(waiters->size * 2, (size_t)64);
+                struct waiter *items = reallocarray(waiters->items, size, sizeof(*items));
 
-                if (!answered)
+                if (!items)
                         return false;
-                survivors->answered = answered;
-                survivors->answered_size = size;
+                waiters->items = items;
+                waiters->size = size;
         }
-        survivors->answered[survivors->answered_count++] = at;
+        waiters->items[waiters->count++] = (struct waiter){ order, at };
         return true;
 }
 
-static bool is_answered(const struct survivors *survivors, uint64_t at) {
-        return survivors->answered_count > 0 &&
-               bsearch(&at, survivors->answered, survivors->answered_count, sizeof(at), compare_positions);
+static void waiters_sort(struct waiters *waiters) {
+        if (waiters->count > 0)
+                qsort(waiters->items, waiters->count, sizeof(*waiters->items), compare_waiters);
+}
+
+/* Whether the request with this key, whose record is at `at`, was answered later. */
+static bool is_answered(const struct waiters *answered, uint64_t key, uint64_t at) {
+        size_t low = 0, high = answered->count;
+
+        /* The first that is for this key, and later; or for another one. */
+        while (low < high) {
+                size_t middle = low + (high - low) / 2;
+                const struct waiter *waiter = &answered->items[middle];
+
+                if (waiter->order < key || (waiter->order == key && waiter->at < at))
+                        low = middle + 1;
+                else
+                        high = middle;
+        }
+        return low < answered->count && answered->items[low].order == key;
 }
 
 /* Has `n` bytes from `offset` in memory. Returns them, or NULL: there are not so many. */
@@ -290,86 +327,190 @@ static bool reader_next(struct log_reader *reader, struct parking_record *record
         return true;
 }
 
-/* What became of each connection. */
-static void read_fates(struct log_reader *reader, struct survivors *survivors) {
+/* What is known of a connection by a record of it, at `at`. */
+static void note_record(struct survivors *survivors, struct survivor *survivor, const struct parking_record *record,
+                        uint64_t at) {
+        switch (record->type) {
+        case PARKING_WAITING:
+                survivor->waiting++;
+                survivor->unheld += (record->flags & PARKING_UNHELD) != 0;
+                break;
+        case PARKING_ANSWERED:
+                /* Out of memory nobody can tell what is answered: better its client sees the end than two answers. */
+                survivor->gone |= !waiters_add(&survivors->answered, record->key, at);
+                survivor->waiting -= survivor->waiting > 0;
+                survivor->unheld -= record->flags & PARKING_UNHELD && survivor->unheld > 0;
+                break;
+        case PARKING_REST:
+                survivor->rest = at;
+                survivor->lost = false;
+                break;
+        case PARKING_LOST:
+                survivor->lost = true;
+                break;
+        case PARKING_BUSY:
+                survivor->busy = true;
+                break;
+        case PARKING_IDLE:
+                survivor->busy = false;
+                break;
+        case PARKING_HTTP:
+                survivor->is_http = true;
+                survivor->http_flags = record->flags;
+                break;
+        case PARKING_GONE:
+                survivor->gone = true;
+                break;
+        }
+}
+
+static void read_records(struct log_reader *reader, uint64_t begin, struct survivors *survivors) {
         struct parking_record record;
         const char *data;
 
-        for (uint64_t at = reader->next; reader_next(reader, &record, &data); at = reader->next) {
+        reader->next = begin;
+        for (uint64_t at = begin; reader_next(reader, &record, &data); at = reader->next) {
                 struct survivor *survivor = survivors_find(survivors, record.cookie);
 
-                if (!survivor)
-                        continue;
-                switch (record.type) {
-                case PARKING_ANSWERED:
-                        /* Better its client sees the end than two answers. */
-                        survivor->gone |= !add_answered(survivors, record.value);
-                        break;
-                case PARKING_REST:
-                        survivor->rest = at;
-                        break;
-                case PARKING_BUSY:
-                        survivor->busy = true;
-                        break;
-                case PARKING_IDLE:
-                        survivor->busy = false;
-                        break;
-                case PARKING_GONE:
-                        survivor->gone = true;
-                        break;
-                }
+                if (survivor)
+                        note_record(survivors, survivor, &record, at);
         }
-        if (survivors->answered_count > 0)
-                qsort(survivors->answered, survivors->answered_count, sizeof(*survivors->answered), compare_positions);
+        waiters_sort(&survivors->answered);
+}
+
+/* Says why, and ends it. A copy of the descriptor may be in flight: its client is to see the end all the same. */
+static void refuse(const struct survivor *survivor, int fd) {
+        char text[sizeof(http_refusal) + 16];
+
+        if (survivor->is_http || !survivor->is_unix)
+                snprintf(text, sizeof(text), http_refusal, sizeof(HTTP_REFUSAL_BODY) - 1);
+        else
+                snprintf(text, sizeof(text), "%s", refusal);
+        if (survivor->waiting > 0 || survivor->rest > 0 || survivor->lost)
+                (void)!send(fd, text, strlen(text), MSG_DONTWAIT | MSG_NOSIGNAL);
+        (void)shutdown(fd, SHUT_RDWR);
+        close(fd);
+}
+
+/* Returns whether the connection is taken over. If not it is ended, and its client hears why if it waits. */
+static bool adopt(struct survivor *survivor, struct front *front, struct http *http) {
+        int fd = survivor->fd, copy;
+
+        survivor->fd = -1;
+        if (survivor->gone || survivor->busy) {
+                /* Its answer may have left in part: there is nothing more to say. */
+                (void)shutdown(fd, SHUT_RDWR);
+                close(fd);
+                return false;
+        }
+        if (survivor->lost || survivor->unheld > 0 || (survivor->is_http ? !http || !http->sockets : !survivor->is_unix)) {
+                refuse(survivor, fd);
+                return false;
+        }
+        copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+        if (survivor->is_http)
+                survivor->http_connection = http_adopt(http, fd, survivor->http_flags);
+        else
+                survivor->connection = connection_adopt(front, fd);
+        if (survivor->connection || survivor->http_connection) {
+                util_close(copy);
+                return true;
+        }
+        if (copy >= 0)
+                refuse(survivor, copy);
+        return false;
+}
+
+static void feed_request(struct log_reader *reader, struct survivors *survivors, uint64_t at) {
+        struct parking_record record;
+        struct survivor *survivor;
+        const char *data;
+
+        reader->next = at;
+        if (!reader_next(reader, &record, &data))
+                return;
+        survivor = survivors_find(survivors, record.cookie);
+        if (survivor->is_http)
+                http_feed_waiting(survivor->http_connection, data, record.len, record.value);
+        else
+                connection_feed(survivor->connection, data, record.len, record.value);
 }
 
 /* What waited, in the order in which it came. */
-static void feed_waiting(struct log_reader *reader, struct survivors *survivors) {
+static void feed_waiting(struct log_reader *reader, uint64_t begin, struct survivors *survivors) {
         struct parking_record record;
         const char *data;
 
-        for (uint64_t at = reader->next; reader_next(reader, &record, &data); at = reader->next) {
+        reader->next = begin;
+        for (uint64_t at = begin; reader_next(reader, &record, &data); at = reader->next) {
                 struct survivor *survivor = survivors_find(survivors, record.cookie);
 
-                if (survivor && survivor->connection && record.type == PARKING_WAITING && !is_answered(survivors, at))
-                        connection_feed(survivor->connection, data, record.len, record.value);
+                if (!survivor || !(survivor->connection || survivor->http_connection) || record.type != PARKING_WAITING ||
+                    record.flags & PARKING_UNHELD || is_answered(&survivors->answered, record.key, at))
+                        continue;
+                /* Out of memory the order is that of the records. */
+                if (!waiters_add(&survivors->waiting, record.value, at))
+                        feed_request(reader, survivors, at);
+        }
+        waiters_sort(&survivors->waiting);
+        for (size_t i = 0; i < survivors->waiting.count; i++)
+                feed_request(reader, survivors, survivors->waiting.items[i].at);
+}
+
+static void feed_rest(struct survivor *survivor, const struct parking_record *record, const char *data) {
+        if (survivor->is_http)
+                http_feed_rest(survivor->http_connection, data, record->len);
+        else if (record->type == PARKING_MORE)
+                connection_feed(survivor->connection, data, record->len, 0);
+        else {
+                const struct line_state state = {
+                        .skip = record->value,
+                        .skip_end = record->flags & PARKING_SKIP_END,
+                        .draining = record->flags & PARKING_DRAINING,
+                };
+
+                connection_feed_rest(survivor->connection, &state, data, record->len);
         }
 }
 
 /*
- * What was no whole command yet. It comes behind all that waited, wherever its record is: one that a model has lost waits
- * again, and is recorded, when more had come already.
+ * What was no whole request yet. It comes behind all that waited, wherever its record is: a request that a model has
+ * lost waits again, and is recorded, when more had come already.
  */
-static void feed_rests(struct log_reader *reader, struct survivors *survivors) {
+static void feed_rests(struct log_reader *reader, uint64_t begin, struct survivors *survivors) {
         struct parking_record record;
         const char *data;
 
-        for (uint64_t at = reader->next; reader_next(reader, &record, &data); at = reader->next) {
+        reader->next = begin;
+        for (uint64_t at = begin; reader_next(reader, &record, &data); at = reader->next) {
                 struct survivor *survivor = survivors_find(survivors, record.cookie);
 
-                if (!survivor || !survivor->connection)
+                if (!survivor || !(survivor->connection || survivor->http_connection) || survivor->rest == 0)
                         continue;
-                if (record.type == PARKING_REST && survivor->rest == at) {
-                        const struct line_state state = {
-                                .skip = record.value,
-                                .skip_end = record.flags & PARKING_SKIP_END,
-                                .draining = record.flags & PARKING_DRAINING,
-                        };
-
-                        connection_feed_rest(survivor->connection, &state, data, record.len);
-                } else if (record.type == PARKING_MORE && survivor->rest > 0 && at > survivor->rest)
-                        connection_feed(survivor->connection, data, record.len, 0);
+                if ((record.type == PARKING_REST && survivor->rest == at) ||
+                    (record.type == PARKING_MORE && at > survivor->rest))
+                        feed_rest(survivor, &record, data);
         }
 }
 
-/* Where the records begin; 0: nothing in it counts. */
-static uint64_t read_header(int log) {
+/*
+ * Where the records begin; 0: there are none that can be read. `dropped`: it counts for nobody. `reading`: the cookie of the
+ * connection that was being read, or 0.
+ */
+static uint64_t read_header(int log, bool *dropped, uint64_t *reading) {
         struct parking_header header;
 
-        if (pread(log, &header, sizeof(header), 0) != sizeof(header) ||
-            memcmp(header.magic, PARKING_MAGIC, sizeof(PARKING_MAGIC)) != 0 || header.dropped ||
-            header.begin < PARKING_HEADER_SIZE || header.begin > INT64_MAX)
+        *dropped = false;
+        *reading = 0;
+        if (pread(log, &header, sizeof(header), 0) != sizeof(header)) {
+                *dropped = true;
                 return 0;
+        }
+        if (memcmp(header.magic, PARKING_MAGIC, sizeof(PARKING_MAGIC)) != 0 || header.begin < PARKING_HEADER_SIZE ||
+            header.begin > INT64_MAX)
+                return 0;
+        *dropped = header.dropped;
+        *reading = header.reading;
         return header.begin;
 }
 
@@ -384,46 +525,38 @@ static void drop(struct parked *parked, struct parking_keeper *keeper) {
         parked_close(parked);
 }
 
-unsigned parked_adopt(struct parked *parked, struct front *front) {
-        struct parking *parking = &front->queue->parking;
+unsigned parked_adopt(struct parked *parked, struct front *front, struct http *http) {
         struct log_reader reader = { .fd = parked->log };
         struct survivors survivors = { 0 };
         unsigned adopted = 0;
-        uint64_t begin = 0;
+        uint64_t begin = 0, reading = 0;
+        bool dropped = true;
 
         if (parked->log >= 0 && parked->pair[0] >= 0 && parked->pair[1] >= 0)
-                begin = read_header(parked->log);
-        if (begin > 0) {
+                begin = read_header(parked->log, &dropped, &reading);
+        if (!dropped) {
                 /* One of the ends has all of them in its queue; which one it is, their order does not tell. */
-                take_descriptors(&survivors, parked->pair[0], parked->pair[1]);
-                take_descriptors(&survivors, parked->pair[1], parked->pair[0]);
+                take_descriptors(&survivors, parked->pair[0]);
+                take_descriptors(&survivors, parked->pair[1]);
                 survivors_sort(&survivors);
-                reader.next = begin;
-                read_fates(&reader, &survivors);
         }
+        if (begin > 0 && !dropped)
+                read_records(&reader, begin, &survivors);
         for (size_t i = 0; i < survivors.count; i++) {
-                struct survivor *survivor = &survivors.items[i];
-
-                if (survivor->gone || survivor->busy) {
-                        /* A copy of it may be in flight: its client is to see the end all the same. */
-                        (void)shutdown(survivor->fd, SHUT_RDWR);
-                        close(survivor->fd);
-                        continue;
-                }
-                survivor->connection = connection_adopt(front, survivor->fd);
-                adopted += survivor->connection != NULL;
+                /* What cannot be read may be of another version. */
+                survivors.items[i].lost |= begin == 0 || survivors.items[i].cookie == reading;
+                adopted += adopt(&survivors.items[i], front, http);
         }
-        if (begin > 0) {
-                reader.next = begin;
-                feed_waiting(&reader, &survivors);
-                reader.next = begin;
-                feed_rests(&reader, &survivors);
+        if (begin > 0 && !dropped) {
+                feed_waiting(&reader, begin, &survivors);
+                feed_rests(&reader, begin, &survivors);
         }
         free(reader.data);
         free(survivors.items);
-        free(survivors.answered);
+        free(survivors.answered.items);
+        free(survivors.waiting.items);
 
-        parking_flush(parking);
-        drop(parked, parking->keeper);
+        parking_flush(front->parking);
+        drop(parked, front->parking->keeper);
         return adopted;
 }

@@ -5,7 +5,8 @@
  * as any input is.
  */
 
-#include "daemon/front/connection.h"
+#include "daemon/front/http.h"
+#include "daemon/front/unix.h"
 
 /* A pair and a log. */
 struct parked {
@@ -29,7 +30,9 @@ bool parked_list_add(struct parked_list *list, const char *name, int fd);
 void parked_list_deinit(struct parked_list *list);
 
 /*
- * Takes over the connections and what waits on them. It stays parked as it was until it is parked anew, if the gate
- * is pending; then the keeper is told to release it. Returns how many connections there are more.
+ * Takes over the connections and what waits on them. It stays parked as it was until it is parked anew, if there is a
+ * reason to; then the keeper is told to release it. A connection that cannot be taken over is ended, and its client is
+ * told why if it waits; but nothing is said where a part of an answer may have left. `http` may be NULL: HTTP is
+ * disabled. Returns how many connections there are more.
  */
-unsigned parked_adopt(struct parked *parked, struct front *front);
+unsigned parked_adopt(struct parked *parked, struct front *front, struct http *http);

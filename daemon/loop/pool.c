@@ -11,6 +11,9 @@
 /* Pages are aligned to their size, so that an object's address tells its page. Only what is touched takes memory. */
 #define PAGE_SIZE ((size_t)1 << 20)
 
+/* So much of an unused page is kept in memory. */
+#define KEPT_SIZE ((size_t)64 << 10)
+
 struct slot {
         struct slot *next;
 };
@@ -110,6 +113,8 @@ void pool_put(struct pool *pool, void *object) {
                 return;
         /* The only one that has room is kept, and begun anew: what comes and goes one by one maps nothing. */
         if (pool->pages.next == &page->link && pool->pages.previous == &page->link) {
+                if ((size_t)(page->fresh - (char *)page) > KEPT_SIZE)
+                        (void)madvise((char *)page + KEPT_SIZE, PAGE_SIZE - KEPT_SIZE, MADV_DONTNEED);
                 page->free = NULL;
                 page->fresh = (char *)(page + 1);
                 return;

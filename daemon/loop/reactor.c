@@ -1,8 +1,6 @@
 #include "daemon/loop/reactor.h"
 
 #include <errno.h>
-#include <stdio.h>
-#include <time.h>
 
 #include "common/number.h"
 #include "common/util.h"
@@ -55,66 +53,14 @@ int reactor_rouse(struct watch *watch) {
         return epoll_ctl(watch->reactor->epoll, EPOLL_CTL_MOD, watch->fd, &event) < 0 ? -errno : 0;
 }
 
-/*
- * A child has a copy of every descriptor from fork(2) to execve(2), and what is open there stays in the set. So long a worker
- * waits for it at most, and looks again so often.
- */
-#define FORK_MAX (5 * NSEC_PER_SEC)
-#define FORK_LOOK (NSEC_PER_MSEC)
-
-/* Whether the set has it: proc(5). */
-static bool is_watched(const struct watch *watch) {
-        char path[64], line[256];
-        bool found = false;
-        FILE *file;
-
-        snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", watch->reactor->epoll);
-        file = fopen(path, "re");
-        if (!file)
-                return false;
-        while (!found && fgets(line, sizeof(line), file)) {
-                unsigned long long data;
-
-                found = sscanf(line, "tfd: %*d events: %*x data: %llx", &data) == 1 && data == (uintptr_t)watch;
-        }
-        fclose(file);
-        return found;
-}
-
-/*
- * Whether it was closed before it was taken out, and so is out, epoll(7). What the kernel says of its number then, EBADF or,
- * where somebody has it by now, ENOENT or EPERM, does not tell that from a watch that is still there.
- */
-static bool is_out(const struct watch *watch, int error) {
-        const struct timespec look = { .tv_nsec = FORK_LOOK };
-        uint64_t start = 0;
-
-        if (error != EBADF && error != ENOENT && error != EPERM)
-                return false;
-        while (is_watched(watch)) {
-                uint64_t now = timer_now();
-
-                if (start == 0)
-                        start = now;
-                if (now - start > FORK_MAX)
-                        return false;
-                (void)nanosleep(&look, NULL);
-        }
-        return true;
-}
-
 void reactor_unwatch(struct watch *watch) {
         struct reactor *reactor = watch->reactor;
 
         if (!reactor)
                 return;
-        if (epoll_ctl(reactor->epoll, EPOLL_CTL_DEL, watch->fd, NULL) < 0) {
-                int error = errno;
-
-                /* It may be gone when its next event comes. */
-                if (!is_out(watch, error))
-                        reactor_fail(reactor, -error);
-        }
+        /* The watch may be gone when its next event comes. */
+        if (epoll_ctl(reactor->epoll, EPOLL_CTL_DEL, watch->fd, NULL) < 0)
+                reactor_fail(reactor, -errno);
         for (int i = reactor->batch_next; i < reactor->batch_end; i++)
                 if (reactor->batch[i].data.ptr == watch)
                         reactor->batch[i].data.ptr = NULL;

@@ -1,92 +1,92 @@
 #pragma once
 
 /*
- * HTTP requests to the upstream, in a reactor: libcurl's multi interface, without a thread of its own. Connections are
- * kept and used again.
+ * One request of msd's own to the model: probes, warm-up, /v1/models. From the main thread, over a fresh connection each.
  */
 
-#include <curl/curl.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
-#include "daemon/loop/reactor.h"
-
-/* Where the upstream is. */
-struct target {
-        char base[512];         /* http://HOST:PORT */
-        char path[512];         /* what stands before every path; may be empty */
-        char socket[108];       /* a Unix socket's path; empty: none */
-};
-
-/* Reads http://HOST[:PORT][/PATH] or unix:PATH. Returns 0, or -EINVAL. */
-int target_parse(struct target *target, const char *url);
-
-#define FETCH_IDLE_MAX 64
+#include "daemon/model/completion.h"
+#include "daemon/model/resolver.h"
+#include "daemon/net/http.h"
+#include "daemon/net/socket.h"
 
 struct fetcher {
         struct reactor *reactor;
         const struct target *target;
-        CURLM *multi;
-        struct timer timer;
-        struct list running;            /* all fetches */
-        struct list blocked;            /* fetches that the upstream's backlog has no room for */
-        struct list unwatched;          /* fetches whose socket cannot be watched: they are about to fail */
-        struct timer retry;
-        CURL *idle[FETCH_IDLE_MAX];     /* easy handles, to be used again: one costs more to make than a request does */
-        unsigned idle_count;
+        struct socket_group sockets;
+        struct resolver resolver;
+        struct list waiting;            /* fetches that need to know the endpoints */
+        unsigned current;               /* the endpoint that is tried first: the last one to which there was a connection */
+        bool reached;                   /* there was one, since the endpoints were found */
+        bool settled;
+        uint64_t resolved_at;
 };
 
-/*
- * `target` and `reactor` are borrowed. `max` connections at once at the most, what is more waits; 0: any number. Returns 0
- * or -ENOMEM.
- */
-int fetcher_init(struct fetcher *fetcher, struct reactor *reactor, const struct target *target, uint64_t max);
+/* `target` and `reactor` are borrowed. */
+void fetcher_init(struct fetcher *fetcher, struct reactor *reactor, const struct target *target);
 
 /* No fetch is running any more. Harmless for memory that is all zero. */
 void fetcher_deinit(struct fetcher *fetcher);
 
+/* The endpoints are looked up anew for the next fetch. */
+void fetcher_forget(struct fetcher *fetcher);
+
+/*
+ * Which endpoint the upstream has: the only one, or the one to which there was a connection. From now on fetches are with that
+ * one alone, until fetcher_forget(). NULL: it is not known yet; a fetch finds it.
+ */
+const struct endpoint *fetcher_settle(struct fetcher *fetcher);
+
 /* One request. Its owner embeds it; all zero: it does not run. */
 struct fetch {
-        struct fetcher *fetcher;
-        CURL *easy;             /* NULL: it does not run */
-        /* A line of the head has come, without its end; empty: the last one. Or NULL. Otherwise as `data`. */
-        bool (*line)(struct fetch *fetch, const char *line, size_t len);
+        struct fetcher *fetcher;        /* NULL: it does not run */
         /* Some of the body has come. It may not end the fetch. Returns whether to go on. */
         bool (*data)(struct fetch *fetch, const char *data, size_t len);
-        /* It has ended: `status` is that of HTTP, or 0 and `error` says what happened to the connection. */
-        void (*done)(struct fetch *fetch, long status, const char *error);
-        struct curl_slist *fields;
-        struct list link;
-        struct list blocked;
-        bool is_blocked;
-        uint64_t deadline;
-        char error[CURL_ERROR_SIZE];
+        /* It has ended: `status` is that of HTTP, or 0 and `error` says why there is none. */
+        void (*done)(struct fetch *fetch, unsigned status, const char *error);
+        struct list waiting;
+        struct socket socket;
+        struct job connect;
+        struct timer timeout;
+        struct timer retry;
+        uint64_t time;                  /* nanoseconds for all of it; 0: any */
+        struct text request;
+        struct text head;               /* what there is of the answer's, while it is not whole */
+        struct http_body body;
+        unsigned tries;                 /* endpoints that were tried */
+        unsigned endpoint;              /* the one that is tried */
+        unsigned status;
+        int error;                      /* of the connection: -errno */
+        bool connected;
+        bool ended;
+        const char *refused;            /* why the answer is none */
 };
 
-/* All is borrowed until the end. */
+/* All is borrowed, and not needed any more when the fetch has begun. */
 struct fetch_request {
-        const char *method;             /* NULL: POST if there is a body, otherwise GET */
         const char *path;               /* with its query */
-        const char *body;               /* NULL: none */
+        const char *body;               /* JSON, for POST; NULL: GET */
         size_t body_len;
-        /* "Name: value", and no others but Host and Content-Length; NULL: those of JSON */
-        const char *const *fields;
-        size_t field_count;
-        uint64_t timeout;               /* nanoseconds for all of it; 0: none */
+        const char *host;               /* the Host field; NULL: that of the URL */
+        const char *key;                /* a bearer key, or NULL */
+        uint64_t timeout;               /* nanoseconds for all of it; 0: any */
 };
 
-/* Returns 0 or -ENOMEM. */
+/*
+ * Writes the head of a request of msd's own, `close`: the last one of its connection. Returns its length, and if that is not
+ * below `size` it is not all there; as snprintf(3).
+ */
+size_t fetch_write_head(char *to, size_t size, const struct target *target, const struct fetch_request *request, bool close);
+
+/* Returns 0 or -errno: -ENOMEM, or that of resolver_start(). `done` is not called from here. */
 int fetch_start(struct fetch *fetch, struct fetcher *fetcher, const struct fetch_request *request);
 
-/* Ends it without a word; not from within `line` or `data`. Harmless if it does not run. */
+/* Ends it without a word; not from within `data`. Harmless if it does not run. */
 void fetch_cancel(struct fetch *fetch);
 
-/* Stops the body from coming, or lets it come again: then `data` may be called from here. */
-void fetch_pause(struct fetch *fetch, bool paused);
-
 static inline bool fetch_is_running(const struct fetch *fetch) {
-        return fetch->easy != NULL;
+        return fetch->fetcher != NULL;
 }
-
-/* The status that has come, in `line` and `data`. */
-long fetch_status(const struct fetch *fetch);

@@ -13,20 +13,71 @@
 
 #include "common/protocol.h"
 #include "daemon/loop/reactor.h"
+#include "daemon/net/http.h"
+#include "daemon/net/socket.h"
+
+struct generation;
+struct inference;
+struct recipient;
+
+/* A request of HTTP: as its client sent it, with its body out of its framing. */
+struct exchange {
+        const struct http_request *request;
+        const char *head;               /* the bytes of the head */
+        const char *body;
+        uint64_t body_len;              /* HTTP_LENGTH_UNKNOWN: there is none, which is not the same as an empty one */
+        bool drops_accept_encoding;     /* as in struct http_forwarding */
+};
+
+/* The head of its answer. */
+struct answer_head {
+        const struct http_answer *answer;
+        const char *bytes;
+};
+
+/*
+ * How who asked hears its answer; called by the session, in the worker's thread. The end of the answer comes by way of the lane.
+ * Nothing in here may end the recipient, or touch another of its requests.
+ */
+struct answer_ops {
+        /*
+         * Of an exchange alone: what is passed on. It is valid until this is called again, for any inference; what it points to, until
+         * the inference has ended.
+         */
+        const struct exchange *(*exchange)(struct recipient *recipient, struct inference *inference);
+        /*
+         * Of an exchange alone: before the first part; `head` is valid until this returns. A head with a status of 1xx is an interim
+         * one, and another follows; but 101 makes a tunnel of the exchange.
+         */
+        void (*head)(struct recipient *recipient, struct inference *inference, const struct answer_head *head);
+        /* More of the answer: of an exchange, of a tunnel, or of a prompt that wants a stream. */
+        void (*part)(struct recipient *recipient, struct inference *inference, const char *data, size_t len);
+        /* Of a tunnel alone: less of what was written is unsent than before. */
+        void (*sent)(struct recipient *recipient, struct inference *inference);
+};
+
+struct recipient {
+        const struct answer_ops *ops;
+};
 
 /* One run of the model, from model_infer() to the event that ends it, or model_cancel(). */
 struct inference {
-        uint64_t handle;        /* the backend's own; before and after, its owner's */
+        struct recipient *recipient;
+        uint64_t handle;        /* the session's own; before and after, its owner's */
         uint32_t prompt_len;
         uint8_t id_len;
         bool has_prompt : 1;
         bool stream : 1;        /* the answer is wanted in parts */
-        /* These two are for who owns the inference, not for the backend. */
-        bool started : 1;       /* it is with the model */
-        bool parked : 1;        /* it waits, and a successor would find it */
-        bool resent : 1;        /* it was with a model that was lost */
         /* It is an exchange of HTTP, which is passed on as it is: there is no prompt, and the answer has a head. */
         bool is_exchange : 1;
+        bool is_light : 1;      /* it takes no place: GET, HEAD, OPTIONS and tunnels */
+        bool repeats : 1;       /* it may be sent again when nothing of its answer was delivered */
+        bool resent : 1;        /* it was sent again: no more, and not on a connection that was kept */
+        /* These are for who owns the inference, not for the session. */
+        bool started : 1;       /* it is with the model */
+        bool parked : 1;        /* it waits, and a successor would find it */
+        bool unheld : 1;        /* it waits, and a successor would find that, but not the request: --max-parked */
+        bool noted : 1;         /* it was printed and counted as one that goes to the model */
         char text[];            /* the ID, then the prompt */
 };
 
@@ -38,44 +89,31 @@ static inline const char *inference_prompt(const struct inference *inference) {
         return inference->text + inference->id_len;
 }
 
-/* A request of HTTP as it goes on to the model: without what concerns one connection alone, RFC 9110, 7.6.1. */
-struct exchange {
-        const char *method;
-        const char *target;             /* path and query, as they came */
-        const char *const *fields;      /* "Name: value", or "Name;" for one that is empty */
-        size_t field_count;
-        const char *body;               /* NULL: none, which is not the same as an empty one */
-        size_t body_len;
+/* How an inference has ended. */
+enum ending {
+        ENDING_COMPLETE,
+        ENDING_FAILED,
+        /* The others: nothing of an answer was delivered, and it may be sent again if it `repeats`. */
+        ENDING_LOST,            /* the connection broke: the model may be lost */
+        ENDING_REFUSED,         /* nothing was sent: no connection could be made. The model may be lost */
+        ENDING_UNSENT,          /* nothing was sent: the model had closed the connection, which was kept */
+        ENDING_STALE,           /* a connection that was kept was closed by the model soon after the request was sent on it */
+        ENDING_UNAVAILABLE,     /* it answered 503; `retry_after` seconds, or UINT64_MAX */
 };
 
-/* How its answer begins. */
-struct answer_field {
-        const char *name;
-        const char *value;
-};
-#define ANSWER_LENGTH_UNKNOWN UINT64_MAX
-struct answer_head {
-        unsigned status;
-        uint64_t length;                /* of the body; of the one that GET has, for HEAD */
-        const struct answer_field *fields;
-        size_t field_count;
+struct answer_end {
+        enum ending how;
+        const char *text;       /* COMPLETE: the rest of the answer, of a prompt; otherwise why, with a NUL behind it */
+        size_t len;
+        uint64_t retry_after;
 };
 
-/*
- * How a session tells what became of an inference, in the worker's thread; model_infer() itself may call them.
- * After `answered`, `failed` or `lost` the session does not touch the inference again. A streamed answer, and that of an
- * exchange, comes in parts, and `answered` ends it with the empty rest.
- */
-struct inference_events {
-        /* What is to be passed on: borrowed from here until the inference has ended. */
-        const struct exchange *(*exchange)(struct inference_events *events, struct inference *inference);
-        /* Before the first part of an exchange; `head` is valid until this returns. */
-        void (*head)(struct inference_events *events, struct inference *inference, const struct answer_head *head);
-        void (*part)(struct inference_events *events, struct inference *inference, const char *data, size_t len);
-        void (*answered)(struct inference_events *events, struct inference *inference, const char *data, size_t len);
-        void (*failed)(struct inference_events *events, struct inference *inference, const char *reason);
-        /* The model may be lost. Nothing was delivered of it: it may be run again. */
-        void (*lost)(struct inference_events *events, struct inference *inference, const char *reason);
+/* What a session tells its lane, in the worker's thread. */
+struct session_events {
+        /* Perhaps from within model_infer(). The session does not touch the inference again. */
+        void (*ended)(struct session_events *events, struct inference *inference, const struct answer_end *end);
+        /* After MODEL_BUSY: another inference may have room. */
+        void (*room)(struct session_events *events);
 };
 
 /* How a model tells what happens to it, from the main reactor, never from within a function called here. */
@@ -91,32 +129,46 @@ struct load_events {
         void (*stopped)(struct load_events *events);
         /* Its process wrote a line, here without LF. */
         void (*said)(struct load_events *events, bool error, const char *line, size_t len);
-        /* It says how it is getting on (or NULL), or that it needs `extend` nanoseconds more (or 0). */
-        void (*told)(struct load_events *events, const char *status, uint64_t extend);
+        /* It reports its progress (or NULL), or that it needs `extend` nanoseconds more (or 0). */
+        void (*reported)(struct load_events *events, const char *status, uint64_t extend);
 };
 
 struct model {
         const struct model_ops *ops;
 };
 
+/* What one worker has with a model. */
 struct model_session {
         struct model *model;
+};
+
+/* What a session needs of its worker; borrowed, and outlives it. */
+struct session_place {
+        struct reactor *reactor;
+        struct socket_group *sockets;
+        struct session_events *events;
+};
+
+enum {
+        MODEL_BUSY = 1,         /* no connection can be made for now: `room` says when */
 };
 
 struct model_ops {
         const char *name;
         bool needs_prompt;      /* a request without one is none */
         void (*free)(struct model *model);
-        int (*load)(struct model *model, struct reactor *reactor, struct load_events *events);
+        int (*load)(struct model *model, struct reactor *reactor, struct generation *generation, struct load_events *events);
         bool (*progressed)(struct model *model);
         void (*unload)(struct model *model);
         bool (*stop)(struct model *model, struct load_events *events);
         void (*suspect)(struct model *model);
-        int (*session_new)(struct model *model, struct reactor *reactor, struct inference_events *events,
-                           struct model_session **session);
+        int (*session_new)(struct model *model, const struct session_place *place, struct model_session **session);
         void (*session_free)(struct model_session *session);
-        int (*infer)(struct model_session *session, const char *name, struct inference *inference);
+        void (*session_follow)(struct model_session *session, const struct generation *generation);
+        int (*infer)(struct model_session *session, struct inference *inference);
         void (*pause)(struct model_session *session, struct inference *inference, bool paused);
+        size_t (*send)(struct model_session *session, struct inference *inference, const char *data, size_t len);
+        void (*finish)(struct model_session *session, struct inference *inference);
         void (*cancel)(struct model_session *session, struct inference *inference);
 };
 
@@ -127,9 +179,13 @@ static inline struct model *model_free(struct model *model) {
         return NULL;
 }
 
-/* Begins to load; `events` hears how that ends. Returns 0 or -errno, and then `events` hears nothing. */
-static inline int model_load(struct model *model, struct reactor *reactor, struct load_events *events) {
-        return model->ops->load(model, reactor, events);
+/*
+ * Begins to load `generation`, which outlives the load; where it is, is written there before `ready`. `events` hears how that
+ * ends. Returns 0 or -errno, and then `events` hears nothing.
+ */
+static inline int model_load(struct model *model, struct reactor *reactor, struct generation *generation,
+                             struct load_events *events) {
+        return model->ops->load(model, reactor, generation, events);
 }
 
 /* Whether the load that is under way has come further since it began, or since this was asked last. */
@@ -147,16 +203,15 @@ static inline bool model_stop(struct model *model, struct load_events *events) {
         return model->ops->stop && model->ops->stop(model, events);
 }
 
-/* An inference was lost: if the model is ready it looks whether it still is, and says `lost` or `alive`. */
+/* An inference was lost: if the model is ready it is probed, and the events say `lost` or `alive`. Harmless while it is probed. */
 static inline void model_suspect(struct model *model) {
         if (model->ops->suspect)
                 model->ops->suspect(model);
 }
 
-/* Returns 0 or -errno. `events` is borrowed, and outlives the session. */
-static inline int model_session_new(struct model *model, struct reactor *reactor, struct inference_events *events,
-                                    struct model_session **session) {
-        return model->ops->session_new(model, reactor, events, session);
+/* Returns 0 or -errno. */
+static inline int model_session_new(struct model *model, const struct session_place *place, struct model_session **session) {
+        return model->ops->session_new(model, place, session);
 }
 
 /* NULL is taken, and returned. What it still runs is forgotten without a word. */
@@ -167,19 +222,35 @@ static inline struct model_session *model_session_free(struct model_session *ses
 }
 
 /*
- * Runs the model that is loaded, under the name `name`, which is copied: what is in flight may outlive the generation.
- * The inference is the caller's and stays where it is until it has ended. Returns 0 or -errno, and then no event comes for it.
+ * From now on inferences are with `generation`, whose gate is open. Those in flight go on where they are. What is needed of
+ * the generation is copied: it need not outlive them.
  */
-static inline int model_infer(struct model_session *session, const char *name, struct inference *inference) {
-        return session->model->ops->infer(session, name, inference);
+static inline void model_session_follow(struct model_session *session, const struct generation *generation) {
+        session->model->ops->session_follow(session, generation);
 }
 
 /*
- * No part of an exchange is wanted for now, or they are again. One may still come while this is called, to pause or to go on.
+ * Runs the model of the generation that is followed. The inference is the caller's and stays where it is until it has ended.
+ * Returns 0; MODEL_BUSY or -errno, and then no event comes for it.
  */
+static inline int model_infer(struct model_session *session, struct inference *inference) {
+        return session->model->ops->infer(session, inference);
+}
+
+/* No part of the answer is wanted for now, or they are again. One may still come while this is called, to go on. */
 static inline void model_pause(struct model_session *session, struct inference *inference, bool paused) {
         if (session->model->ops->pause)
                 session->model->ops->pause(session, inference, paused);
+}
+
+/* Of a tunnel: sends this to the model. Returns how much is unsent: when it is much, wait for `sent` of the recipient. */
+static inline size_t model_send(struct model_session *session, struct inference *inference, const char *data, size_t len) {
+        return session->model->ops->send(session, inference, data, len);
+}
+
+/* Of a tunnel: nothing more is sent to the model, which sees the end. */
+static inline void model_finish(struct model_session *session, struct inference *inference) {
+        session->model->ops->finish(session, inference);
 }
 
 /* Ends an inference that has not ended yet: no event comes for it any more. */

@@ -17,6 +17,20 @@ enum path {
         PATH_CHAT,
 };
 
+static const char *target_of(const struct exchange *exchange) {
+        return exchange->head + exchange->request->target.at;
+}
+
+/* The length of the path in the target. */
+static size_t path_len(const struct exchange *exchange) {
+        const size_t len = exchange->request->target.len;
+        const char *query = len > 0 ? memchr(target_of(exchange), '?', len) : NULL;
+
+        return query ? (size_t)(query - target_of(exchange)) : len;
+}
+
+static const char model_path[] = "/v1/models/";
+
 static enum path path_of(const struct exchange *exchange) {
         static const struct {
                 const char *path;
@@ -26,22 +40,35 @@ static enum path path_of(const struct exchange *exchange) {
                 { "/v1/completions", PATH_COMPLETIONS },
                 { "/v1/chat/completions", PATH_CHAT },
         };
-        size_t len = strcspn(exchange->target, "?");
+        size_t len = path_len(exchange);
 
         for (size_t i = 0; i < ARRAY_SIZE(paths); i++)
-                if (strlen(paths[i].path) == len && memcmp(paths[i].path, exchange->target, len) == 0)
+                if (strlen(paths[i].path) == len && memcmp(paths[i].path, target_of(exchange), len) == 0)
                         return paths[i].which;
-        return strncmp(exchange->target, "/v1/models/", 11) == 0 ? PATH_MODEL : PATH_NONE;
+        return len >= sizeof(model_path) - 1 && memcmp(target_of(exchange), model_path, sizeof(model_path) - 1) == 0 ? PATH_MODEL :
+                                                                                                                       PATH_NONE;
+}
+
+static bool is_method(const struct exchange *exchange, const char *method) {
+        return exchange->request->method_len == strlen(method) &&
+               memcmp(exchange->head, method, exchange->request->method_len) == 0;
 }
 
 static bool is_post(const struct exchange *exchange) {
-        return strcmp(exchange->method, "POST") == 0;
+        return is_method(exchange, "POST");
 }
 
 bool openai_is_inference(const struct exchange *exchange) {
         enum path path = path_of(exchange);
 
         return (path == PATH_COMPLETIONS || path == PATH_CHAT) && is_post(exchange);
+}
+
+/* Whether the target names this model. */
+static bool is_model(const struct exchange *exchange, const char *name) {
+        const size_t before = sizeof(model_path) - 1, len = path_len(exchange) - before;
+
+        return strlen(name) == len && memcmp(target_of(exchange) + before, name, len) == 0;
 }
 
 static json_t *make_error(const char *message, const char *code) {
@@ -53,43 +80,100 @@ static json_t *make_model(const char *name) {
         return json_pack("{ss ss sI ss}", "id", name, "object", "model", "created", (json_int_t)time(NULL), "owned_by", "msd");
 }
 
-/* One choice; of a stream it has a piece of the text, or (NULL) says that this was all. */
-static json_t *make_choice(enum path path, bool stream, const char *text, size_t len) {
-        json_t *finish = stream && text ? json_null() : json_string("stop");
+/*
+ * Completions are written by hand: they are what thousands of clients get at once when a simulated model is ready, and building
+ * them from a tree of values takes ten times as long as all the rest.
+ */
 
-        if (path == PATH_COMPLETIONS)
-                return json_pack("{si ss% so sn}", "index", 0, "text", text ? text : "", text ? len : 0, "finish_reason", finish,
-                                 "logprobs");
-        if (!stream)
-                return json_pack("{si s{ss ss%} so sn}", "index", 0, "message", "role", "assistant", "content", text, len,
-                                 "finish_reason", finish, "logprobs");
-        if (!text)
-                return json_pack("{si s{} so sn}", "index", 0, "delta", "finish_reason", finish, "logprobs");
-        return json_pack("{si s{ss ss%} so sn}", "index", 0, "delta", "role", "assistant", "content", text, len, "finish_reason",
-                         finish, "logprobs");
+/* Room for text of the ID and the name, as a string of JSON. */
+#define ESCAPED_MAX (6 * (sizeof("Response  from ") + PROTOCOL_ID_MAX + PROTOCOL_MODEL_MAX))
+
+/* Whether it can stand in JSON: RFC 8259, 8.1. */
+static bool is_utf8(const char *text) {
+        const char *p = text;
+        json_t *json;
+        bool r;
+
+        while (*p > 0)
+                p++;
+        if (*p == '\0')
+                return true;
+        json = json_string(text);
+        r = json != NULL;
+        json_decref(json);
+        return r;
 }
 
-static json_t *make_completion(enum path path, bool stream, const char *id, size_t id_len, const char *name,
-                               const char *text, size_t len) {
-        const char *object = path == PATH_COMPLETIONS ? "text_completion" : stream ? "chat.completion.chunk" : "chat.completion";
-        char name_of_it[32 + PROTOCOL_ID_MAX];
+/* Text as it stands between the quotes of a string: RFC 8259, 7. */
+static void escape(char to[static ESCAPED_MAX], const char *text, size_t len) {
+        static const char digits[] = "0123456789abcdef";
+        size_t n = 0;
 
-        snprintf(name_of_it, sizeof(name_of_it), "%s-%.*s", path == PATH_COMPLETIONS ? "cmpl" : "chatcmpl", (int)id_len, id);
-        return json_pack("{ss ss sI ss s[o]}", "id", name_of_it, "object", object, "created", (json_int_t)time(NULL), "model", name,
-                         "choices", make_choice(path, stream, text, len));
+        for (size_t i = 0; i < len && n + 7 < ESCAPED_MAX; i++) {
+                const unsigned char c = (unsigned char)text[i];
+
+                if (c < 0x20) {
+                        memcpy(to + n, "\\u00", 4);
+                        to[n + 4] = digits[c >> 4];
+                        to[n + 5] = digits[c & 15];
+                        n += 6;
+                        continue;
+                }
+                if (c == '"' || c == '\\')
+                        to[n++] = '\\';
+                to[n++] = (char)c;
+        }
+        to[n] = '\0';
 }
 
-static bool write_event(FILE *file, json_t *event) {
-        char *text = json_write(event);
-        bool written = text && fprintf(file, "data: %s\n\n", text) > 0;
+/* The same; bytes that are no UTF-8 become '?'. */
+static void escape_text(char to[static ESCAPED_MAX], const char *text) {
+        escape(to, text, strlen(text));
+        if (!is_utf8(text))
+                for (char *p = to; *p; p++)
+                        if ((unsigned char)*p >= 0x80)
+                                *p = '?';
+}
 
-        free(text);
-        json_decref(event);
-        return written;
+/* What all pieces of one completion have in common. */
+struct completion_head {
+        const char *prefix;             /* of its ID */
+        const char *object;
+        long long created;
+        char id[ESCAPED_MAX];
+        char name[ESCAPED_MAX];
+};
+
+#define HEAD_FORMAT "{\"id\":\"%s-%s\",\"object\":\"%s\",\"created\":%lld,\"model\":\"%s\",\"choices\":[{\"index\":0,"
+#define HEAD_ARGUMENTS(head) (head)->prefix, (head)->id, (head)->object, (head)->created, (head)->name
+
+static void make_head(struct completion_head *head, enum path path, bool stream, const char *id, size_t id_len,
+                      const char *name) {
+        head->prefix = path == PATH_COMPLETIONS ? "cmpl" : "chatcmpl";
+        head->object = path == PATH_COMPLETIONS ? "text_completion" : stream ? "chat.completion.chunk" : "chat.completion";
+        head->created = (long long)time(NULL);
+        escape(head->id, id, id_len);
+        escape_text(head->name, name);
+}
+
+/* One event, with a piece of the text; or (NULL) the one that says that this was all. */
+static bool write_event(FILE *file, const struct completion_head *head, enum path path, const char *text, size_t len) {
+        const char *before = path == PATH_COMPLETIONS ? "\"text\":\"" :
+                             text                     ? "\"delta\":{\"role\":\"assistant\",\"content\":\"" :
+                                                        "\"delta\":{";
+        const char *after = path == PATH_COMPLETIONS ? "\"" : text ? "\"}" : "}";
+        char escaped[ESCAPED_MAX] = "";
+
+        if (text)
+                escape(escaped, text, len);
+        return fprintf(file, "data: " HEAD_FORMAT "%s%s%s,\"finish_reason\":%s,\"logprobs\":null}]}\n\n", HEAD_ARGUMENTS(head), before,
+                       escaped, after, text ? "null" : "\"stop\"") > 0;
 }
 
 /* Word by word, each with the space before it, as the tokens of most models come. Returns NULL: out of memory. */
 static char *make_stream(enum path path, const char *id, size_t id_len, const char *name, const char *text) {
+        const bool whole = is_utf8(text);
+        struct completion_head head;
         size_t size, len = strlen(text);
         char *stream = NULL;
         FILE *file = open_memstream(&stream, &size);
@@ -97,12 +181,17 @@ static char *make_stream(enum path path, const char *id, size_t id_len, const ch
 
         if (!file)
                 return NULL;
+        make_head(&head, path, true, id, id_len, name);
+        /* A name that is no UTF-8 stands in the head as it can. */
+        if (!whole) {
+                text = "Response";
+                len = strlen(text);
+        }
         for (size_t begin = 0, end; r && begin < len; begin = end) {
                 end = begin + 1 + strcspn(text + begin + 1, " ");
-                r = write_event(file, make_completion(path, true, id, id_len, name, text + begin, end - begin));
+                r = write_event(file, &head, path, text + begin, end - begin);
         }
-        r = r && write_event(file, make_completion(path, true, id, id_len, name, NULL, 0)) &&
-            fputs("data: [DONE]\n\n", file) >= 0;
+        r = r && write_event(file, &head, path, NULL, 0) && fputs("data: [DONE]\n\n", file) >= 0;
         if (fclose(file) != 0 || !r)
                 free(STEAL_POINTER(stream));
         return stream;
@@ -118,79 +207,124 @@ static unsigned long count_words(const char *text) {
         return n;
 }
 
-/* What is to be said in JSON, and the status of it; or NULL and a stream in `answer`. */
-static json_t *make_answer(struct openai_answer *answer, const struct exchange *exchange, const char *id, size_t id_len,
-                           const char *name, const char *text) {
-        const enum path path = path_of(exchange);
-        const bool get = strcmp(exchange->method, "GET") == 0 || strcmp(exchange->method, "HEAD") == 0;
-        json_t *request, *json;
+/*
+ * Whether the body is an object of JSON, and asks for a stream. Returns 0, -EINVAL or -ENOMEM. One that has no such member is not
+ * parsed: when a model is ready thousands of them are looked at in the same moment.
+ */
+static int read_body(const struct exchange *exchange, bool *is_stream) {
+        static const char member[] = "\"stream\"";
+        const char *body = exchange->body;
+        size_t len = exchange->body_len == HTTP_LENGTH_UNKNOWN ? 0 : exchange->body_len;
+        json_t *json;
+        int r = -EINVAL;
 
-        answer->head.status = 404;
+        while (len > 0 && strchr(" \t\r\n", body[len - 1]))
+                len--;
+        while (len > 0 && strchr(" \t\r\n", *body)) {
+                body++;
+                len--;
+        }
+        *is_stream = false;
+        if (len < 2 || *body != '{' || body[len - 1] != '}')
+                return -EINVAL;
+        if (!memmem(body, len, member, sizeof(member) - 1))
+                return 0;
+        json = json_read(body, len);
+        if (json_is_object(json)) {
+                *is_stream = json_is_true(json_object_get(json, "stream"));
+                r = 0;
+        } else if (!json && errno == ENOMEM)
+                r = -ENOMEM;
+        json_decref(json);
+        return r;
+}
+
+/* Returns NULL: out of memory. */
+static char *make_completion(enum path path, const char *id, size_t id_len, const char *name, const char *text) {
+        const bool is_chat = path == PATH_CHAT;
+        const unsigned long words = count_words(text);
+        struct completion_head head;
+        char escaped[ESCAPED_MAX];
+        char *completion;
+
+        make_head(&head, path, false, id, id_len, name);
+        escape_text(escaped, text);
+        if (asprintf(&completion,
+                     HEAD_FORMAT "%s%s\"%s,\"finish_reason\":\"stop\",\"logprobs\":null}],"
+                                 "\"usage\":{\"prompt_tokens\":0,\"completion_tokens\":%lu,\"total_tokens\":%lu}}",
+                     HEAD_ARGUMENTS(&head), is_chat ? "\"message\":{\"role\":\"assistant\",\"content\":\"" : "\"text\":\"", escaped,
+                     is_chat ? "}" : "", words, words) < 0)
+                return NULL;
+        return completion;
+}
+
+/* An answer that is a tree of values; NULL: it is written already, in `answer`, or there was no memory. */
+static json_t *make_answer(struct openai_answer *answer, unsigned *status, bool *is_stream, const struct exchange *exchange,
+                           const char *id, size_t id_len, const char *name, const char *text) {
+        const enum path path = path_of(exchange);
+        const bool get = is_method(exchange, "GET") || exchange->request->is_head;
+
+        *status = 404;
         switch (path) {
         case PATH_MODELS:
                 if (!get)
                         break;
-                answer->head.status = 200;
+                *status = 200;
                 return json_pack("{ss s[o]}", "object", "list", "data", make_model(name));
         case PATH_MODEL:
                 if (!get)
                         break;
-                if (strcmp(exchange->target + strlen("/v1/models/"), name) != 0)
+                if (!is_model(exchange, name))
                         return make_error("There is no such model", "model_not_found");
-                answer->head.status = 200;
+                *status = 200;
                 return make_model(name);
         case PATH_COMPLETIONS:
         case PATH_CHAT:
                 if (!is_post(exchange))
                         break;
-                request = json_read(exchange->body ? exchange->body : "", exchange->body_len);
-                if (!request && errno == ENOMEM)
+                switch (read_body(exchange, is_stream)) {
+                case -ENOMEM:
                         return NULL;
-                if (!json_is_object(request)) {
-                        json_decref(request);
-                        answer->head.status = 400;
+                case -EINVAL:
+                        *status = 400;
                         return make_error("The body is no JSON object", "bad-request");
                 }
-                answer->head.status = 200;
-                if (json_is_true(json_object_get(request, "stream"))) {
-                        answer->type.value = "text/event-stream";
-                        answer->body = make_stream(path, id, id_len, name, text);
-                        json = NULL;
-                } else {
-                        json = make_completion(path, false, id, id_len, name, text, strlen(text));
-                        if (json_object_set_new(json, "usage",
-                                                json_pack("{si sI sI}", "prompt_tokens", 0, "completion_tokens",
-                                                          (json_int_t)count_words(text), "total_tokens",
-                                                          (json_int_t)count_words(text))) < 0) {
-                                json_decref(json);
-                                json = NULL;
-                        }
-                }
-                json_decref(request);
-                return json;
+                *status = 200;
+                answer->body = *is_stream ? make_stream(path, id, id_len, name, text) : make_completion(path, id, id_len, name, text);
+                return NULL;
         case PATH_NONE:
                 return make_error("The simulated model has no such path", "not-found");
         }
-        answer->head.status = 405;
+        *status = 405;
         return make_error("The simulated model has another method for this path", "method-not-allowed");
 }
 
 int openai_answer(struct openai_answer *answer, const struct exchange *exchange, const char *id, size_t id_len,
                   const char *name, const char *text) {
+        struct http_refusal refusal;
+        bool is_stream = false;
+        unsigned status;
         json_t *json;
+        int n;
 
-        *answer = (struct openai_answer){ .type = { "Content-Type", "application/json" } };
-        json = make_answer(answer, exchange, id, id_len, name, text);
+        *answer = (struct openai_answer){ 0 };
+        json = make_answer(answer, &status, &is_stream, exchange, id, id_len, name, text);
         if (json)
                 answer->body = json_write(json);
         json_decref(json);
         if (!answer->body)
                 return -ENOMEM;
-        /* Of a stream nobody knows how long it will be. */
-        answer->head.fields = &answer->type;
-        answer->head.field_count = 1;
         answer->body_len = strlen(answer->body);
-        answer->head.length = json ? answer->body_len : ANSWER_LENGTH_UNKNOWN;
+        /* Of a stream nobody knows how long it will be. */
+        if (!is_stream)
+                n = snprintf(answer->head, sizeof(answer->head),
+                             "HTTP/1.1 %u %s\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n", status,
+                             http_reason(status), answer->body_len);
+        else
+                n = snprintf(answer->head, sizeof(answer->head),
+                             "HTTP/1.1 %u %s\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n", status,
+                             http_reason(status));
+        (void)http_parse_answer(&answer->answer, answer->head, (size_t)n, 0, &refusal);
         return 0;
 }
 

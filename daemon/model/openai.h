@@ -7,8 +7,8 @@
 #include "daemon/model/model.h"
 
 struct openai_answer {
-        struct answer_head head;
-        struct answer_field type;
+        struct http_answer answer;
+        char head[160];
         char *body;
         size_t body_len;
 };

@@ -7,6 +7,7 @@
 
 #include "common/protocol.h"
 #include "common/util.h"
+#include "daemon/model/generation.h"
 #include "daemon/model/openai.h"
 
 struct sim {
@@ -25,11 +26,10 @@ struct entry {
 struct sim_session {
         struct model_session session;
         struct reactor *reactor;
-        struct inference_events *events;
+        struct session_events *events;
         struct timer timer;
         struct job more;
-        char name[PROTOCOL_MODEL_MAX];          /* what answers carry: it outlives the generation that had it */
-        const char *named;                      /* where it was copied from */
+        char name[PROTOCOL_MODEL_MAX];  /* what answers carry: it outlives the generation that had it */
         struct entry *queue;            /* a ring: entry i is at i modulo `size`, a power of two */
         uint64_t head;
         uint64_t tail;
@@ -58,9 +58,10 @@ static void sim_loaded(struct timer *timer) {
                 sim->load_events->ready(sim->load_events, sim->options.name);
 }
 
-static int sim_load(struct model *model, struct reactor *reactor, struct load_events *events) {
+static int sim_load(struct model *model, struct reactor *reactor, struct generation *generation, struct load_events *events) {
         struct sim *sim = sim_of(model);
 
+        (void)generation;
         sim->load_events = events;
         reactor_set_timer(reactor, &sim->loading, timer_now() + sim->options.load_time);
         return 0;
@@ -81,21 +82,34 @@ static void sim_free(struct model *model) {
         free(sim_of(model));
 }
 
+static void sim_end(struct sim_session *session, struct inference *inference, enum ending how, const char *text, size_t len) {
+        const struct answer_end end = { .how = how, .text = text, .len = len };
+
+        session->events->ended(session->events, inference, &end);
+}
+
+static const struct exchange *exchange_of(struct inference *inference) {
+        return inference->recipient->ops->exchange(inference->recipient, inference);
+}
+
+static void sim_part(struct inference *inference, const char *data, size_t len) {
+        inference->recipient->ops->part(inference->recipient, inference, data, len);
+}
+
 /* As an inference server answers over HTTP. */
-static void sim_answer_exchange(struct sim_session *session, struct inference *inference, const struct exchange *exchange,
-                                const char *text) {
-        struct inference_events *events = session->events;
+static void sim_answer_exchange(struct sim_session *session, struct inference *inference, const char *text) {
+        const struct exchange *exchange = exchange_of(inference);
         struct openai_answer answer;
 
         if (openai_answer(&answer, exchange, inference_id(inference), inference->id_len, session->name, text) < 0) {
-                events->failed(events, inference, strerror(ENOMEM));
+                sim_end(session, inference, ENDING_FAILED, strerror(ENOMEM), 0);
                 return;
         }
-        events->head(events, inference, &answer.head);
-        if (strcmp(exchange->method, "HEAD") != 0)
-                events->part(events, inference, answer.body, answer.body_len);
+        inference->recipient->ops->head(inference->recipient, inference, &(struct answer_head){ &answer.answer, answer.head });
+        if (!exchange->request->is_head)
+                sim_part(inference, answer.body, answer.body_len);
         openai_answer_deinit(&answer);
-        events->answered(events, inference, "", 0);
+        sim_end(session, inference, ENDING_COMPLETE, "", 0);
 }
 
 static void sim_answer(struct sim_session *session, struct inference *inference) {
@@ -114,20 +128,20 @@ static void sim_answer(struct sim_session *session, struct inference *inference)
 
         if (inference->is_exchange) {
                 answer[n] = '\0';
-                sim_answer_exchange(session, inference, session->events->exchange(session->events, inference), answer);
+                sim_answer_exchange(session, inference, answer);
                 return;
         }
         if (!inference->stream) {
-                session->events->answered(session->events, inference, answer, n);
+                sim_end(session, inference, ENDING_COMPLETE, answer, n);
                 return;
         }
         /* Word by word, each with the space before it, as the tokens of most models come. */
         for (size_t begin = 0, end; begin < n; begin = end) {
                 for (end = begin + 1; end < n && answer[end] != ' '; end++)
                         ;
-                session->events->part(session->events, inference, answer + begin, end - begin);
+                sim_part(inference, answer + begin, end - begin);
         }
-        session->events->answered(session->events, inference, "", 0);
+        sim_end(session, inference, ENDING_COMPLETE, "", 0);
 }
 
 static struct entry *sim_entry(struct sim_session *session, uint64_t i) {
@@ -148,17 +162,18 @@ static int sim_grow(struct sim_session *session) {
         return 0;
 }
 
-static int sim_infer(struct model_session *base, const char *name, struct inference *inference) {
+static void sim_follow(struct model_session *base, const struct generation *generation) {
+        struct sim_session *session = sim_session_of(base);
+
+        snprintf(session->name, sizeof(session->name), "%s", generation->model);
+}
+
+static int sim_infer(struct model_session *base, struct inference *inference) {
         struct sim_session *session = sim_session_of(base);
         uint64_t time = sim_of(base->model)->options.inference_time;
         int r;
 
-        if (name != session->named) {
-                session->named = name;
-                snprintf(session->name, sizeof(session->name), "%s", name);
-        }
-        if (time == 0 || (inference->is_exchange &&
-                          !openai_is_inference(session->events->exchange(session->events, inference)))) {
+        if (time == 0 || (inference->is_exchange && !openai_is_inference(exchange_of(inference)))) {
                 sim_answer(session, inference);
                 return 0;
         }
@@ -210,15 +225,14 @@ static void sim_more(struct job *job) {
         sim_work(container_of(job, struct sim_session, more));
 }
 
-static int sim_session_new(struct model *model, struct reactor *reactor, struct inference_events *events,
-                           struct model_session **sessionp) {
+static int sim_session_new(struct model *model, const struct session_place *place, struct model_session **sessionp) {
         struct sim_session *session = calloc(1, sizeof(*session));
 
         if (!session)
                 return -ENOMEM;
         session->session.model = model;
-        session->reactor = reactor;
-        session->events = events;
+        session->reactor = place->reactor;
+        session->events = place->events;
         timer_init(&session->timer, sim_due);
         job_init(&session->more, sim_more);
         *sessionp = &session->session;
@@ -242,6 +256,7 @@ static const struct model_ops sim_ops = {
         .unload = sim_unload,
         .session_new = sim_session_new,
         .session_free = sim_session_free,
+        .session_follow = sim_follow,
         .infer = sim_infer,
         .cancel = sim_cancel,
 };

@@ -17,6 +17,7 @@
 #include "daemon/model/child.h"
 #include "daemon/model/completion.h"
 #include "daemon/model/fetch.h"
+#include "daemon/model/generation.h"
 #include "daemon/model/upstream_session.h"
 
 #define PROBE_PAUSE (50 * NSEC_PER_MSEC)
@@ -41,6 +42,7 @@ struct upstream {
         struct child child;
         struct reactor *reactor;
         struct load_events *events;
+        struct generation *generation;  /* borrowed: that of the load, or the one that is ready */
         struct fetcher fetcher;
         struct fetch probe;
         struct timer probe_timer;
@@ -50,6 +52,7 @@ struct upstream {
         enum state state;
         bool stirred;           /* something was heard of it since that was asked last */
         uint64_t activity;
+        unsigned suspicions;    /* of the generation, when the probe began that is to tell */
 };
 
 static struct upstream *upstream_of(struct model *model) {
@@ -78,17 +81,26 @@ static const char *program_of(const struct upstream *upstream) {
         return slash ? slash + 1 : upstream->options.command[0];
 }
 
+/* Its name is known. Where its host has several addresses, one has to have taken a connection too. */
 static void become_ready(struct upstream *upstream, const char *name) {
+        const struct endpoint *endpoint = fetcher_settle(&upstream->fetcher);
         char copy[PROTOCOL_MODEL_MAX];
 
+        if (!endpoint) {
+                upstream->state = NAMING;
+                probe_after(upstream, PROBE_PAUSE);
+                return;
+        }
         snprintf(copy, sizeof(copy), "%s", name);
         cancel_probe(upstream);
         upstream->state = READY;
+        upstream->generation->address = endpoint->address;
+        upstream->generation->address_len = endpoint->len;
         upstream->events->ready(upstream->events, copy);
 }
 
 static void become_named(struct upstream *upstream) {
-        if (upstream->options.model) {
+        if (upstream->options.model && fetcher_settle(&upstream->fetcher)) {
                 become_ready(upstream, upstream->options.model);
                 return;
         }
@@ -113,12 +125,16 @@ static void named(struct upstream *upstream, const json_t *json) {
         const char *id = json_string_value(
                 json_object_get(json_array_get(json_object_get(json, "data"), 0), "id"));
 
-        become_ready(upstream, id && *id ? id : program_of(upstream));
+        become_ready(upstream, upstream->options.model ? upstream->options.model : id && *id ? id : program_of(upstream));
 }
 
-/* It was checked whether it still answers. */
+/* It was checked whether it still answers. Where it was suspected again since the probe began, another one tells. */
 static void checked(struct upstream *upstream, bool answers) {
-        if (answers) {
+        unsigned suspicions = upstream->suspicions;
+
+        if (answers && !atomic_compare_exchange_strong(&upstream->generation->suspicions, &suspicions, 0))
+                probe_after(upstream, 0);
+        else if (answers) {
                 upstream->state = READY;
                 upstream->events->alive(upstream->events);
         } else if (child_is_there(&upstream->child))
@@ -129,7 +145,7 @@ static void checked(struct upstream *upstream, bool answers) {
         }
 }
 
-static void probed(struct fetch *fetch, long status, const char *error) {
+static void probed(struct fetch *fetch, unsigned status, const char *error) {
         struct upstream *upstream = container_of(fetch, struct upstream, probe);
         bool no_memory = false;
         json_t *json = NULL;
@@ -170,7 +186,7 @@ static void probed(struct fetch *fetch, long status, const char *error) {
 }
 
 static bool probe_data(struct fetch *fetch, const char *data, size_t len) {
-        return text_add(&container_of(fetch, struct upstream, probe)->answer, data, len);
+        return text_add(&container_of(fetch, struct upstream, probe)->answer, data, len) == 0;
 }
 
 static void upstream_failed(struct upstream *upstream, const char *reason) {
@@ -181,7 +197,12 @@ static void upstream_failed(struct upstream *upstream, const char *reason) {
 
 static void probe_due(struct timer *timer) {
         struct upstream *upstream = container_of(timer, struct upstream, probe_timer);
-        struct fetch_request request = { .path = upstream->options.health_path, .timeout = PROBE_TIMEOUT };
+        struct fetch_request request = {
+                .path = upstream->options.health_path,
+                .host = upstream->options.host,
+                .key = upstream->options.key,
+                .timeout = PROBE_TIMEOUT,
+        };
         int r;
 
         if (upstream->start_error[0]) {
@@ -198,6 +219,8 @@ static void probe_due(struct timer *timer) {
                 request.body_len = upstream->warmup ? strlen(upstream->warmup) : 0;
         } else if (upstream->state == NAMING)
                 request.path = "/v1/models";
+        else if (upstream->state == CHECKING)
+                upstream->suspicions = atomic_load(&upstream->generation->suspicions);
         upstream->probe.data = probe_data;
         upstream->probe.done = probed;
         r = fetch_start(&upstream->probe, &upstream->fetcher, &request);
@@ -227,10 +250,10 @@ static void child_notified(struct child *child, const char *assignment) {
         if (strcmp(assignment, "READY=1") == 0)
                 said_ready(upstream);
         else if (strncmp(assignment, "STATUS=", 7) == 0)
-                upstream->events->told(upstream->events, assignment + 7, 0);
+                upstream->events->reported(upstream->events, assignment + 7, 0);
         else if (strncmp(assignment, "EXTEND_TIMEOUT_USEC=", 20) == 0 &&
                  number_parse(assignment + 20, strlen(assignment + 20), UINT64_MAX / 1000, &usec) == 0)
-                upstream->events->told(upstream->events, NULL, usec * 1000);
+                upstream->events->reported(upstream->events, NULL, usec * 1000);
 }
 
 /* Who listens at `path`. Returns 1, 0 if nobody does, or -errno. */
@@ -324,18 +347,18 @@ static const struct child_events child_events = {
         .ended = child_ended,
 };
 
-static int upstream_load(struct model *model, struct reactor *reactor, struct load_events *events) {
+static int upstream_load(struct model *model, struct reactor *reactor, struct generation *generation,
+                         struct load_events *events) {
         struct upstream *upstream = upstream_of(model);
-        int r;
 
         if (!upstream->reactor) {
-                r = fetcher_init(&upstream->fetcher, reactor, &upstream->target, 0);
-                if (r < 0)
-                        return r;
+                fetcher_init(&upstream->fetcher, reactor, &upstream->target);
                 child_init(&upstream->child, reactor, &child_events, upstream->options.owner);
                 upstream->reactor = reactor;
         }
+        fetcher_forget(&upstream->fetcher);
         upstream->events = events;
+        upstream->generation = generation;
         upstream->start_error[0] = '\0';
         upstream->stirred = true;
         if (child_is_there(&upstream->child)) {
@@ -403,8 +426,7 @@ static void upstream_free(struct model *model) {
         free(upstream);
 }
 
-static int session_new(struct model *model, struct reactor *reactor, struct inference_events *events,
-                       struct model_session **session) {
+static int session_new(struct model *model, const struct session_place *place, struct model_session **session) {
         const struct upstream *upstream = upstream_of(model);
         const struct upstream_session_options options = {
                 .target = &upstream->target,
@@ -412,9 +434,12 @@ static int session_new(struct model *model, struct reactor *reactor, struct infe
                 .completion_options = upstream->options.completion_options,
                 .max_tokens = upstream->options.max_tokens,
                 .max_connections = upstream->options.max_connections,
+                .max_idle = upstream->options.max_idle,
+                .host = upstream->options.host,
+                .key = upstream->options.key,
         };
 
-        return upstream_session_new(&options, model, reactor, events, session);
+        return upstream_session_new(&options, model, place, session);
 }
 
 static const struct model_ops upstream_ops = {
@@ -428,10 +453,21 @@ static const struct model_ops upstream_ops = {
         .suspect = upstream_suspect,
         .session_new = session_new,
         .session_free = upstream_session_free,
+        .session_follow = upstream_session_follow,
         .infer = upstream_infer,
         .pause = upstream_pause,
+        .send = upstream_send,
+        .finish = upstream_finish,
         .cancel = upstream_cancel,
 };
+
+/* Whether `text` can stand in a field of a head. */
+static bool is_field_value(const char *text) {
+        for (const unsigned char *p = (const unsigned char *)text; *p; p++)
+                if (*p <= ' ' || *p == 0x7f)
+                        return false;
+        return *text != '\0';
+}
 
 int upstream_check(const struct upstream_options *options, char *error, size_t size) {
         struct target target;
@@ -441,6 +477,14 @@ int upstream_check(const struct upstream_options *options, char *error, size_t s
 
         if (target_parse(&target, options->url) < 0) {
                 snprintf(error, size, "--upstream: \"%s\" is neither http://HOST:PORT nor unix:PATH", options->url);
+                return -EINVAL;
+        }
+        if (options->host && !is_field_value(options->host)) {
+                snprintf(error, size, "--upstream-host: \"%s\" is no HOST[:PORT]", options->host);
+                return -EINVAL;
+        }
+        if (options->key && !is_field_value(options->key)) {
+                snprintf(error, size, "--upstream-key-file: the key is empty, or has spaces or control characters");
                 return -EINVAL;
         }
         if (options->ready_line) {

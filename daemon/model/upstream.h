@@ -18,6 +18,9 @@ struct upstream_options {
         const char *completion_options; /* a JSON object, or NULL */
         uint64_t max_tokens;            /* 0: as many as the upstream wants */
         uint64_t max_connections;       /* to it, of one session; 0: any number */
+        uint64_t max_idle;              /* those of them that are kept while they are idle; 0: any number */
+        const char *host;               /* the Host field; NULL: the client's own */
+        const char *key;                /* a bearer key for msd's own requests, or NULL */
 };
 
 /*

@@ -5,393 +5,319 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/json.h"
 #include "common/number.h"
 #include "common/util.h"
-#include "daemon/model/completion.h"
+#include "daemon/model/fetch.h"
+#include "daemon/model/generation.h"
+#include "daemon/model/upstream_connection.h"
 
-struct upstream_session {
-        struct model_session session;
-        struct inference_events *events;
-        struct fetcher fetcher;
-        json_t *options;
-        struct list runs;
-        const char *completion_path;
-        uint64_t max_tokens;
-};
-
-/* One inference that is with the upstream. */
-struct run {
-        struct list link;
-        struct fetch fetch;
-        struct upstream_session *session;
-        struct inference *inference;
-        char *body;
-        struct text answer;     /* or, of a stream, the line that is not whole yet; of an exchange, the head */
-        char *error;            /* what a stream said instead of a part */
-        size_t field_count;     /* of an exchange: in `answer`, names and values, each with its NUL */
-        uint64_t length;        /* that it will have, or ANSWER_LENGTH_UNKNOWN */
-        bool chunked;
-        bool delivered;
-        bool ended;             /* the stream said so */
-        bool unavailable;       /* the answer is a 503, which nobody has to see */
-        const char *refused;    /* why it cannot be passed on */
-};
+/* A full backlog has room again when its server accepts, and descriptors when others are closed; no event says when. */
+#define BACKLOG_PAUSE (5 * NSEC_PER_MSEC)
+#define RESOURCES_PAUSE (100 * NSEC_PER_MSEC)
 
 static struct upstream_session *session_of(struct model_session *session) {
         return container_of(session, struct upstream_session, session);
 }
 
-static struct run *run_of(const struct inference *inference) {
-        return (struct run *)(uintptr_t)inference->handle;
+static struct upstream_connection *connection_of(const struct inference *inference) {
+        return (struct upstream_connection *)(uintptr_t)inference->handle;
 }
 
-static void run_free(struct run *run) {
-        list_remove(&run->link);
-        fetch_cancel(&run->fetch);
-        text_free(&run->answer);
-        free(run->body);
-        free(run->error);
-        free(run);
+static int busy(struct upstream_session *session) {
+        session->wants_room = true;
+        return MODEL_BUSY;
 }
 
-/* One event of a stream: what stands behind "data:". */
-static void take_event(struct run *run, const char *data, size_t len) {
-        struct inference_events *events = run->session->events;
-        const json_t *text;
-        json_t *json;
+/* The same connection may be made after a while. */
+static int busy_for(struct upstream_session *session, uint64_t pause) {
+        if (!timer_is_set(&session->retry))
+                reactor_set_timer(session->place.reactor, &session->retry, timer_now() + pause);
+        return busy(session);
+}
 
-        while (len > 0 && *data == ' ') {
-                data++;
-                len--;
-        }
-        if (len == 6 && memcmp(data, "[DONE]", 6) == 0) {
-                run->ended = true;
-                return;
-        }
-        json = json_read(data, len);
-        text = completion_text(json);
-        if (text) {
-                if (json_string_length(text) > 0) {
-                        run->delivered = true;
-                        events->part(events, run->inference, json_string_value(text), json_string_length(text));
+/* A connection that was kept, or NULL. */
+static struct upstream_connection *take_kept(struct upstream_session *session) {
+        while (!list_is_empty(&session->idle)) {
+                struct upstream_connection *connection = container_of(session->idle.next, struct upstream_connection, link);
+                const struct socket *socket = &connection->socket;
+
+                if (!socket->readable && !socket->gone && !socket->broken) {
+                        list_remove(&connection->link);
+                        session->idle_count--;
+                        return connection;
                 }
-        } else if (!run->error && (!json || json_object_get(json, "error")))
-                run->error = json            ? completion_error(json, 200) :
-                             errno == ENOMEM ? strdup(strerror(ENOMEM)) :
-                                               strdup("The model server sent an event that is no JSON");
-        json_decref(json);
+                upstream_connection_close(connection);
+        }
+        return NULL;
 }
 
-static void take_lines(struct run *run) {
-        struct text *text = &run->answer;
-        size_t start = 0;
-        char *end;
+static void close_oldest(struct upstream_session *session) {
+        const uint64_t max = session->options.max_connections;
+        const uint64_t count = session->idle_count + session->running_count[false] + session->running_count[true];
 
-        while ((end = memchr(text->data + start, '\n', text->len - start))) {
-                const char *line = text->data + start;
-                size_t len = (size_t)(end - line);
-
-                start += len + 1;
-                if (len > 0 && line[len - 1] == '\r')
-                        len--;
-                if (len >= 5 && memcmp(line, "data:", 5) == 0 && !run->ended)
-                        take_event(run, line + 5, len - 5);
-        }
-        text->len -= start;
-        memmove(text->data, text->data + start, text->len);
+        if (max > 0 && session->idle_count > 0 && count >= max + UPSTREAM_LIGHT_MAX)
+                upstream_connection_close(container_of(session->idle.previous, struct upstream_connection, link));
 }
 
-static bool run_data(struct fetch *fetch, const char *data, size_t len) {
-        struct run *run = container_of(fetch, struct run, fetch);
-
-        if (!text_add(&run->answer, data, len))
-                return false;
-        if (run->inference->stream && fetch_status(fetch) == 200)
-                take_lines(run);
-        return true;
-}
-
-/* An exchange: what comes is handed on as it comes. */
-
-/* The longest head of an answer. */
-#define HEAD_MAX 16384
-
-/* The head has come; HTTP says what is the connection's alone, and what is made anew: RFC 9110, 7.6.1. */
-static void take_head(struct run *run, unsigned status) {
-        struct inference_events *events = run->session->events;
-        struct answer_head head = { .status = status, .length = run->chunked ? ANSWER_LENGTH_UNKNOWN : run->length };
-        struct answer_field *fields = calloc(run->field_count + 1, sizeof(*fields));
-        const char *at = run->answer.data;
-
-        if (!fields) {
-                run->refused = strerror(ENOMEM);
-                return;
-        }
-        for (size_t i = 0; i < run->field_count; i++) {
-                fields[i].name = at;
-                at += strlen(at) + 1;
-                fields[i].value = at;
-                at += strlen(at) + 1;
-        }
-        head.fields = fields;
-        head.field_count = run->field_count;
-        run->delivered = true;
-        events->head(events, run->inference, &head);
-        free(fields);
-        text_free(&run->answer);
-}
-
-/* Returns whether there is room for it, and it is not at odds with another. */
-static bool take_field(struct run *run, const char *line, size_t len) {
-        const char *colon = memchr(line, ':', len), *value;
-        size_t name_len, value_len;
-
-        /* libcurl has refused what has none, but for a line that goes on with the one before, which nobody sends any more. */
-        if (!colon || colon == line || memchr(line, '\0', len))
-                return true;
-        value = colon + 1;
-        value_len = len - (size_t)(value - line);
-        while (value_len > 0 && (*value == ' ' || *value == '\t')) {
-                value++;
-                value_len--;
-        }
-        while (value_len > 0 && (value[value_len - 1] == ' ' || value[value_len - 1] == '\t'))
-                value_len--;
-        for (size_t i = 0; i < value_len; i++)
-                if (((unsigned char)value[i] < 0x20 && value[i] != '\t') || value[i] == 0x7f)
-                        return false;
-        name_len = (size_t)(colon - line);
-        if (name_len == 14 && strncasecmp(line, "Content-Length", 14) == 0) {
-                uint64_t length;
-
-                if (number_parse(value, value_len, INT64_MAX, &length) != 0 ||
-                    (run->length != ANSWER_LENGTH_UNKNOWN && run->length != length))
-                        return false;
-                run->length = length;
-        }
-        run->chunked |= name_len == 17 && strncasecmp(line, "Transfer-Encoding", 17) == 0;
-        run->field_count++;
-        return run->answer.len + len + 2 <= HEAD_MAX && text_add(&run->answer, line, name_len) &&
-               text_add(&run->answer, "", 1) && text_add(&run->answer, value, value_len) && text_add(&run->answer, "", 1);
-}
-
-static bool exchange_line(struct fetch *fetch, const char *line, size_t len) {
-        struct run *run = container_of(fetch, struct run, fetch);
-        long status;
-
-        /* Fields behind the body may be left out: RFC 9110, 6.5.1. */
-        if (run->delivered)
-                return true;
-        /* A new head: the one before was that of an interim answer. */
-        if (len >= 5 && memcmp(line, "HTTP/", 5) == 0) {
-                text_free(&run->answer);
-                run->field_count = 0;
-                run->length = ANSWER_LENGTH_UNKNOWN;
-                run->chunked = false;
-                return true;
-        }
-        if (len > 0) {
-                if (!take_field(run, line, len))
-                        run->refused = "The head of the model server's answer is malformed, or too long";
-                return !run->refused;
-        }
-        status = fetch_status(fetch);
-        if (status < 200)
-                return true;
-        if (status == 503 && !run->inference->resent) {
-                run->unavailable = true;
-                return false;
-        }
-        take_head(run, (unsigned)status);
-        return !run->refused;
-}
-
-static bool exchange_data(struct fetch *fetch, const char *data, size_t len) {
-        struct run *run = container_of(fetch, struct run, fetch);
-        struct inference_events *events = run->session->events;
-
-        events->part(events, run->inference, data, len);
-        return true;
-}
-
-static void run_failed(struct run *run, const char *reason) {
-        struct inference_events *events = run->session->events;
-        struct inference *inference = run->inference;
-        char text[1024];
-
-        snprintf(text, sizeof(text), "%s", reason ? reason : strerror(ENOMEM));
-        run_free(run);
-        events->failed(events, inference, text);
-}
-
-/* The connection broke, or the upstream says that it cannot: perhaps it is lost, and the next one can. */
-static void run_lost(struct run *run, const char *reason) {
-        struct inference_events *events = run->session->events;
-        struct inference *inference = run->inference;
-        char text[1024];
-
-        if (run->delivered) {
-                snprintf(text, sizeof(text), "The answer was cut short: %s", reason);
-                run_failed(run, text);
-                return;
-        }
-        snprintf(text, sizeof(text), "%s", reason);
-        run_free(run);
-        events->lost(events, inference, text);
-}
-
-static void run_done(struct fetch *fetch, long status, const char *error) {
-        struct run *run = container_of(fetch, struct run, fetch);
-        struct inference_events *events = run->session->events;
-        struct inference *inference = run->inference;
-        const json_t *text;
-        bool no_memory = false;
-        json_t *json = NULL;
-
-        if (status == 0) {
-                if (run->refused)
-                        run_failed(run, run->refused);
-                else
-                        run_lost(run, run->unavailable ? "The model server answered HTTP 503" : error);
-                return;
-        }
-        if (inference->is_exchange) {
-                if (!run->delivered) {
-                        run_lost(run, "The model server's answer ended within its head");
-                        return;
-                }
-                run_free(run);
-                events->answered(events, inference, "", 0);
-                return;
-        }
-        if (status == 200 && inference->stream) {
-                if (run->error)
-                        run_failed(run, run->error);
-                else if (!run->ended)
-                        run_lost(run, "The stream ended without saying so");
-                else {
-                        run_free(run);
-                        events->answered(events, inference, "", 0);
-                }
-                return;
-        }
-        if (run->answer.data) {
-                json = json_read(run->answer.data, run->answer.len);
-                no_memory = !json && errno == ENOMEM;
-        }
-        text = status == 200 ? completion_text(json) : NULL;
-        if (text) {
-                /* The text is the JSON's, the inference the caller's. */
-                run_free(run);
-                events->answered(events, inference, json_string_value(text), json_string_length(text));
-        } else {
-                _cleanup_free_ char *reason = no_memory     ? strdup(strerror(ENOMEM)) :
-                                              status == 200 ? strdup("The model server's answer is no completion") :
-                                                              completion_error(json, status);
-
-                if (status == 503 && reason)
-                        run_lost(run, reason);
-                else
-                        run_failed(run, reason);
-        }
-        json_decref(json);
-}
-
-static int start_completion(struct run *run, const char *name) {
-        const struct inference *inference = run->inference;
-        struct fetch_request request = { .path = run->session->completion_path };
-
-        run->fetch.data = run_data;
-        run->body = completion_body(run->session->options, name, inference_prompt(inference), inference->prompt_len,
-                              run->session->max_tokens, inference->stream);
-        /* The one string that JSON cannot hold, RFC 8259. */
-        if (!run->body)
-                return -EILSEQ;
-        request.body = run->body;
-        request.body_len = strlen(run->body);
-        return fetch_start(&run->fetch, &run->session->fetcher, &request);
-}
-
-static int start_exchange(struct run *run) {
-        struct inference_events *events = run->session->events;
-        const struct exchange *exchange = events->exchange(events, run->inference);
-        const struct fetch_request request = {
-                .method = exchange->method,
-                .path = exchange->target,
-                .body = exchange->body,
-                .body_len = exchange->body_len,
-                .fields = exchange->fields,
-                .field_count = exchange->field_count,
-        };
-
-        run->fetch.line = exchange_line;
-        run->fetch.data = exchange_data;
-        return fetch_start(&run->fetch, &run->session->fetcher, &request);
-}
-
-int upstream_infer(struct model_session *model_session, const char *name, struct inference *inference) {
-        struct upstream_session *session = session_of(model_session);
-        struct run *run = calloc(1, sizeof(*run));
+/* A new connection, which may be a refused one. Returns 0 or MODEL_BUSY. */
+static int connect_new(struct upstream_session *session, struct upstream_connection **connectionp) {
         int r;
 
-        if (!run)
-                return -ENOMEM;
-        list_init(&run->link);
-        run->session = session;
-        run->inference = inference;
-        run->fetch.done = run_done;
-        r = inference->is_exchange ? start_exchange(run) : start_completion(run, name);
-        if (r < 0) {
-                run_free(run);
-                return r;
-        }
-        list_append(&session->runs, &run->link);
-        inference->handle = (uintptr_t)run;
+        close_oldest(session);
+        r = upstream_connection_new(session, connectionp);
+        if (r < 0)
+                return busy_for(session, r == -EAGAIN && session->address.ss_family == AF_UNIX ? BACKLOG_PAUSE
+                                                                                               : RESOURCES_PAUSE);
         return 0;
+}
+
+/* --- Requests. */
+
+/* Room for `head_max` bytes of a head, and for `body` if it is small; a large one is left for write_body(). */
+static char *request_room(struct upstream_connection *connection, size_t head_max, const char *body, size_t body_len) {
+        connection->body = body;
+        connection->body_left = body_len;
+        return socket_room(&connection->socket, head_max + (body_len <= UPSTREAM_BODY_PORTION ? body_len : 0));
+}
+
+/* The head was put there, and has `len` bytes. */
+static void request_wrote(struct upstream_connection *connection, char *to, size_t len) {
+        if (connection->body_left > 0 && connection->body_left <= UPSTREAM_BODY_PORTION) {
+                memcpy(to + len, connection->body, connection->body_left);
+                len += connection->body_left;
+                connection->body_left = 0;
+        }
+        connection->queued = len;
+        socket_wrote(&connection->socket, len);
+}
+
+/* Returns 0 or -ENOMEM. */
+static int write_exchange(struct upstream_connection *connection, struct inference *inference) {
+        const struct exchange *exchange = inference->recipient->ops->exchange(inference->recipient, inference);
+        const struct upstream_session_options *options = &connection->session->options;
+        const struct http_forwarding forwarding = {
+                .prefix = options->target->path,
+                .host = options->host,
+                .content_length = exchange->body_len,
+                .drops_accept_encoding = exchange->drops_accept_encoding,
+        };
+        const size_t body_len = exchange->body_len != HTTP_LENGTH_UNKNOWN ? (size_t)exchange->body_len : 0;
+        char *to;
+
+        connection->is_head = exchange->request->is_head;
+        connection->is_upgrade = exchange->request->is_upgrade;
+        to = request_room(connection, http_forward_request_max(exchange->request, &forwarding), exchange->body, body_len);
+        if (!to)
+                return -ENOMEM;
+        request_wrote(connection, to, http_forward_request(to, exchange->request, exchange->head, &forwarding));
+        return 0;
+}
+
+/* The same of a prompt; takes over `body`. */
+static int write_prompt(struct upstream_connection *connection, char *body) {
+        const struct upstream_session_options *options = &connection->session->options;
+        const struct fetch_request request = {
+                .path = options->completion_path,
+                .body = body,
+                .body_len = strlen(body),
+                .host = options->host,
+                .key = options->key,
+        };
+        const size_t len = fetch_write_head(NULL, 0, options->target, &request, false);
+        char *to;
+
+        connection->own_body = body;
+        connection->is_head = false;
+        connection->is_upgrade = false;
+        to = request_room(connection, len + 1, body, request.body_len);
+        if (!to)
+                return -ENOMEM;
+        (void)fetch_write_head(to, len + 1, options->target, &request, false);
+        request_wrote(connection, to, len);
+        if (connection->body_left == 0)
+                free(STEAL_POINTER(connection->own_body));
+        return 0;
+}
+
+static void run_init(struct upstream_connection *connection, struct inference *inference) {
+        struct upstream_session *session = connection->session;
+
+        connection->inference = inference;
+        connection->state = UPSTREAM_AWAITING;
+        connection->is_light = inference->is_light;
+        connection->keep_alive = false;
+        connection->heard = false;
+        connection->untouched = false;
+        connection->delivered = false;
+        connection->finishing = false;
+        connection->wants_sent = false;
+        connection->status = 0;
+        connection->retry_after = UINT64_MAX;
+        connection->sent_at = reactor_now(session->place.reactor);
+        connection->queued = 0;
+        inference->handle = (uintptr_t)connection;
+        session->running_count[connection->is_light]++;
+        list_append(&session->running, &connection->link);
+}
+
+/* Ends the run without a word. */
+static void run_drop(struct upstream_connection *connection) {
+        struct upstream_session *session = connection->session;
+
+        connection->inference = NULL;
+        session->running_count[connection->is_light]--;
+        upstream_connection_close(connection);
+        if (session->wants_room)
+                reactor_queue(session->place.reactor, &session->room);
+}
+
+/* It ends at the end of the turn. */
+static void refuse_later(struct upstream_connection *connection) {
+        struct upstream_session *session = connection->session;
+
+        list_remove(&connection->link);
+        list_append(&session->refused, &connection->link);
+        reactor_queue(session->place.reactor, &session->refuse);
+}
+
+static bool has_room(const struct upstream_session *session, const struct inference *inference) {
+        const uint64_t max = session->options.max_connections;
+
+        return max == 0 || session->running_count[inference->is_light] < (inference->is_light ? UPSTREAM_LIGHT_MAX : max);
+}
+
+int upstream_infer(struct model_session *model_session, struct inference *inference) {
+        struct upstream_session *session = session_of(model_session);
+        struct upstream_connection *connection = NULL;
+        _cleanup_free_ char *body = NULL;
+        int r;
+
+        if (!has_room(session, inference))
+                return busy(session);
+        if (!inference->is_exchange) {
+                body = completion_body(session->completion_options, session->name, inference_prompt(inference),
+                                       inference->prompt_len, session->options.max_tokens, inference->stream);
+                /* The one string that JSON cannot hold, RFC 8259. */
+                if (!body)
+                        return -EILSEQ;
+        }
+        /* A kept connection may be closed under a request, which then would have to be repeated. */
+        if (!inference->resent && inference->repeats)
+                connection = take_kept(session);
+        if (!connection) {
+                r = connect_new(session, &connection);
+                if (r != 0)
+                        return r;
+        }
+        run_init(connection, inference);
+        if (connection->refusal < 0) {
+                refuse_later(connection);
+                return 0;
+        }
+        r = inference->is_exchange ? write_exchange(connection, inference) : write_prompt(connection, STEAL_POINTER(body));
+        if (r < 0)
+                run_drop(connection);
+        return r;
 }
 
 void upstream_pause(struct model_session *session, struct inference *inference, bool paused) {
         (void)session;
-        fetch_pause(&run_of(inference)->fetch, paused);
+        socket_pause(&connection_of(inference)->socket, paused);
+}
+
+size_t upstream_send(struct model_session *session, struct inference *inference, const char *data, size_t len) {
+        struct upstream_connection *connection = connection_of(inference);
+
+        (void)session;
+        /* Otherwise its end follows. */
+        if (!socket_write(&connection->socket, data, len))
+                return 0;
+        connection->wants_sent |= socket_unsent(&connection->socket) >= UPSTREAM_TUNNEL_UNSENT;
+        return socket_unsent(&connection->socket);
+}
+
+void upstream_finish(struct model_session *session, struct inference *inference) {
+        struct upstream_connection *connection = connection_of(inference);
+
+        (void)session;
+        connection->finishing = true;
+        socket_attend_later(&connection->socket);
 }
 
 void upstream_cancel(struct model_session *session, struct inference *inference) {
         (void)session;
-        run_free(run_of(inference));
+        run_drop(connection_of(inference));
+}
+
+/* --- Sessions. */
+
+static void refuse_run(struct job *job) {
+        struct upstream_session *session = container_of(job, struct upstream_session, refuse);
+        struct list refused;
+
+        list_move_all(&refused, &session->refused);
+        while (!list_is_empty(&refused))
+                upstream_connection_refuse(container_of(refused.next, struct upstream_connection, link));
+}
+
+static void room_run(struct job *job) {
+        upstream_tell_room(container_of(job, struct upstream_session, room));
+}
+
+static void retry_due(struct timer *timer) {
+        upstream_tell_room(container_of(timer, struct upstream_session, retry));
+}
+
+void upstream_session_follow(struct model_session *model_session, const struct generation *generation) {
+        struct upstream_session *session = session_of(model_session);
+
+        if (session->generation == generation->number)
+                return;
+        session->generation = generation->number;
+        session->address = generation->address;
+        session->address_len = generation->address_len;
+        snprintf(session->name, sizeof(session->name), "%s", generation->model);
+        while (!list_is_empty(&session->idle))
+                upstream_connection_close(container_of(session->idle.next, struct upstream_connection, link));
 }
 
 void upstream_session_free(struct model_session *model_session) {
         struct upstream_session *session = session_of(model_session);
+        struct list *const lists[] = { &session->idle, &session->running, &session->refused, &session->closing };
 
-        while (!list_is_empty(&session->runs))
-                run_free(container_of(session->runs.next, struct run, link));
-        fetcher_deinit(&session->fetcher);
-        json_decref(session->options);
+        for (size_t i = 0; i < ARRAY_SIZE(lists); i++)
+                while (!list_is_empty(lists[i]))
+                        upstream_connection_free(container_of(lists[i]->next, struct upstream_connection, link));
+        timer_clear(&session->retry);
+        job_cancel(&session->refuse);
+        job_cancel(&session->room);
+        json_decref(session->completion_options);
+        pool_deinit(&session->pool);
         free(session);
 }
 
-int upstream_session_new(const struct upstream_session_options *options, struct model *model, struct reactor *reactor,
-                         struct inference_events *events, struct model_session **session) {
+int upstream_session_new(const struct upstream_session_options *options, struct model *model,
+                         const struct session_place *place, struct model_session **session) {
         struct upstream_session *new = calloc(1, sizeof(*new));
         int r;
 
         if (!new)
                 return -ENOMEM;
         new->session.model = model;
-        new->events = events;
-        new->completion_path = options->completion_path;
-        new->max_tokens = options->max_tokens;
-        list_init(&new->runs);
-        r = fetcher_init(&new->fetcher, reactor, options->target, options->max_connections);
-        if (r < 0) {
-                free(new);
-                return r;
-        }
+        new->options = *options;
+        new->place = *place;
+        pool_init(&new->pool, sizeof(struct upstream_connection));
+        list_init(&new->idle);
+        list_init(&new->running);
+        list_init(&new->refused);
+        list_init(&new->closing);
+        timer_init(&new->retry, retry_due);
+        job_init(&new->refuse, refuse_run);
+        job_init(&new->room, room_run);
         /* Its own: reference counts are not for several threads. */
         if (options->completion_options) {
-                new->options = json_read(options->completion_options, strlen(options->completion_options));
-                if (!new->options) {
+                new->completion_options = json_read(options->completion_options, strlen(options->completion_options));
+                if (!new->completion_options) {
                         r = -errno;
                         upstream_session_free(&new->session);
                         return r;

@@ -1,12 +1,12 @@
 #pragma once
 
 /*
- * Inference with a real model: completions, and exchanges that are passed on as they are. One session for each worker, with
- * connections of its own. For daemon/model/upstream alone.
+ * Inference with a real model: completions, and exchanges that are passed on as they are. One session for each worker: a pool
+ * of kept connections to the generation that it follows. For daemon/model/upstream alone.
  */
 
-#include "daemon/model/fetch.h"
 #include "daemon/model/model.h"
+#include "daemon/model/resolver.h"
 
 /* All is borrowed, and outlives the session. */
 struct upstream_session_options {
@@ -14,15 +14,23 @@ struct upstream_session_options {
         const char *completion_path;
         const char *completion_options; /* a JSON object, or NULL */
         uint64_t max_tokens;            /* 0: as many as the upstream wants */
-        uint64_t max_connections;       /* 0: any number */
+        uint64_t max_connections;       /* 0: any number. Light requests have UPSTREAM_LIGHT_MAX of their own */
+        uint64_t max_idle;              /* idle connections that are kept; 0: any number */
+        const char *host;               /* the Host field; NULL: the client's own */
+        const char *key;                /* a bearer key for prompts, or NULL */
 };
 
+#define UPSTREAM_LIGHT_MAX 32
+
 /* Returns 0 or -ENOMEM. */
-int upstream_session_new(const struct upstream_session_options *options, struct model *model, struct reactor *reactor,
-                         struct inference_events *events, struct model_session **session);
+int upstream_session_new(const struct upstream_session_options *options, struct model *model,
+                         const struct session_place *place, struct model_session **session);
 
 /* As struct model_ops has them. */
 void upstream_session_free(struct model_session *session);
-int upstream_infer(struct model_session *session, const char *name, struct inference *inference);
+void upstream_session_follow(struct model_session *session, const struct generation *generation);
+int upstream_infer(struct model_session *session, struct inference *inference);
 void upstream_pause(struct model_session *session, struct inference *inference, bool paused);
+size_t upstream_send(struct model_session *session, struct inference *inference, const char *data, size_t len);
+void upstream_finish(struct model_session *session, struct inference *inference);
 void upstream_cancel(struct model_session *session, struct inference *inference);

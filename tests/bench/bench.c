@@ -61,9 +61,9 @@ static double median_of(const void *structs, size_t size, size_t offset, unsigne
         return median(figures, count);
 }
 
-/* In each round another server is the first. */
-static enum server_kind turn(unsigned round, unsigned i) {
-        return (enum server_kind)((round + i) % SERVER_KIND_COUNT);
+/* In each round another server is the first, of so many. */
+static enum server_kind turn(unsigned round, unsigned i, unsigned kinds) {
+        return (enum server_kind)((round + i) % kinds);
 }
 
 static int failed(const char *what, enum server_kind kind, int r) {
@@ -81,16 +81,17 @@ static void scale(const struct bench *bench, const char *name, struct held_shape
         shape->connections = bench->connections_max;
 }
 
-static int run_held(const struct bench *bench, const char *name, struct held_shape shape,
-                    const double first_loads[static SERVER_KIND_COUNT]) {
-        struct held_figures figures[SERVER_KIND_COUNT][ROUNDS_MAX], medians[SERVER_KIND_COUNT];
-        double loads[SERVER_KIND_COUNT];
+static int run_held(const struct bench *bench, const char *name, struct held_shape shape, const double first_loads[],
+                    enum server_kind kinds) {
+        static struct held_figures figures[SERVER_KIND_MAX][ROUNDS_MAX];
+        struct held_figures medians[SERVER_KIND_MAX];
+        double loads[SERVER_KIND_MAX];
 
-        memcpy(loads, first_loads, sizeof(loads));
+        memcpy(loads, first_loads, kinds * sizeof(*loads));
         scale(bench, name, &shape);
         for (unsigned round = 0; round < bench->rounds; round++)
-                for (unsigned i = 0; i < SERVER_KIND_COUNT; i++) {
-                        enum server_kind kind = turn(round, i);
+                for (unsigned i = 0; i < kinds; i++) {
+                        enum server_kind kind = turn(round, i, kinds);
                         int r;
 
                         while ((r = held_measure(&bench->programs, kind, &shape, loads[kind],
@@ -101,13 +102,13 @@ static int run_held(const struct bench *bench, const char *name, struct held_sha
                                 return failed(name, kind, r > 0 ? -ETIME : r);
                 }
 
-        printf("%s: %u connections, %u request%s each, released together\n\n", name, shape.connections,
-               shape.requests, shape.requests > 1 ? "s" : "");
+        printf("%s: %u connections, %u request%s each, released together%s\n\n", name, shape.connections, shape.requests,
+               shape.requests > 1 ? "s" : "", kinds > SERVER_MSD_ONE ? "; msd-1: msd with one worker" : "");
         printf("  %-8s %12s %12s %6s %12s %6s %11s %11s\n", "", "first answer", "last answer", "ratio",
                "CPU/request", "ratio", "memory/", shape.requests > 1 ? "memory/" : "");
         printf("  %-8s %12s %12s %6s %12s %6s %11s %11s\n", "", "ms", "ms", "", "us", "", "connection",
                shape.requests > 1 ? "further" : "");
-        for (enum server_kind kind = 0; kind < SERVER_KIND_COUNT; kind++) {
+        for (enum server_kind kind = 0; kind < kinds; kind++) {
                 struct held_figures *m = &medians[kind], *floor = &medians[SERVER_FLOOR];
 
 #define MEDIAN(member)                                                  \
@@ -131,25 +132,26 @@ static int run_held(const struct bench *bench, const char *name, struct held_sha
 }
 
 static int run_herd(const struct bench *bench) {
-        static const double loads[SERVER_KIND_COUNT] = { 2, 2, 4 };
+        static const double loads[] = { 2, 2, 4, 2 };
 
-        return run_held(bench, "herd", (struct held_shape){ .connections = 15000, .requests = 1 }, loads);
+        return run_held(bench, "herd", (struct held_shape){ .connections = 15000, .requests = 1 }, loads,
+                        SERVER_MSD_ONE + 1);
 }
 
 static int run_pipe(const struct bench *bench) {
         static const double loads[SERVER_KIND_COUNT] = { 4, 4, 30 };
 
-        return run_held(bench, "pipe", (struct held_shape){ .connections = 2000, .requests = 500 }, loads);
+        return run_held(bench, "pipe", (struct held_shape){ .connections = 2000, .requests = 500 }, loads, SERVER_KIND_COUNT);
 }
 
 static int run_loop(const struct bench *bench) {
         static const unsigned connections[] = { 1, 64, 1000 };
-        static struct loop_figures figures[ARRAY_SIZE(connections)][SERVER_KIND_COUNT][ROUNDS_MAX];
+        static struct loop_figures figures[ARRAY_SIZE(connections)][SERVER_KIND_MAX][ROUNDS_MAX];
 
         for (unsigned round = 0; round < bench->rounds; round++)
                 for (size_t c = 0; c < ARRAY_SIZE(connections); c++)
-                        for (unsigned i = 0; i < SERVER_KIND_COUNT; i++) {
-                                enum server_kind kind = turn(round, i);
+                        for (unsigned i = 0; i < SERVER_KIND_MAX; i++) {
+                                enum server_kind kind = turn(round, i, SERVER_KIND_MAX);
                                 int r = loop_measure(&bench->programs, kind,
                                                      MIN(connections[c], bench->connections_max),
                                                      LOOP_SECONDS, &figures[c][kind][round]);
@@ -158,17 +160,19 @@ static int run_loop(const struct bench *bench) {
                                         return failed("loop", kind, r);
                         }
 
-        printf("loop: a ready model, one request in flight on each connection\n\n");
+        printf("loop: a ready model, one request in flight on each connection;\n"
+               "msd-1, floor-1: with one thread, and one of clients\n\n");
         printf("  %-8s %11s %12s %6s %12s %9s %9s\n", "", "connections", "requests/s", "ratio",
                "CPU/request us", "p50 us", "p99 us");
         for (size_t c = 0; c < ARRAY_SIZE(connections); c++)
-                for (enum server_kind kind = 0; kind < SERVER_KIND_COUNT; kind++) {
+                for (enum server_kind kind = 0; kind < SERVER_KIND_MAX; kind++) {
 #define MEDIAN(kind, member)                                                                            \
         median_of(figures[c][kind], sizeof(figures[c][kind][0]), offsetof(struct loop_figures, member), \
                   bench->rounds)
                         printf("  %-8s %11u %12.0f %6.2f %14.2f %9.0f %9.0f\n", server_kind_name(kind),
                                MIN(connections[c], bench->connections_max), MEDIAN(kind, rate),
-                               MEDIAN(kind, rate) / MEDIAN(SERVER_FLOOR, rate), MEDIAN(kind, cpu_us),
+                               MEDIAN(kind, rate) / MEDIAN(kind == SERVER_MSD_ONE ? SERVER_FLOOR_ONE : SERVER_FLOOR, rate),
+                               MEDIAN(kind, cpu_us),
                                MEDIAN(kind, p50_us), MEDIAN(kind, p99_us));
 #undef MEDIAN
                 }
@@ -305,7 +309,9 @@ int main(int argc, char *argv[]) {
         if (argc - optind != 3 || (!known && strcmp(shape, "all") != 0))
                 return usage();
         bench.programs.paths[SERVER_MSD] = argv[optind];
+        bench.programs.paths[SERVER_MSD_ONE] = argv[optind];
         bench.programs.paths[SERVER_FLOOR] = argv[optind + 1];
+        bench.programs.paths[SERVER_FLOOR_ONE] = argv[optind + 1];
         bench.programs.paths[SERVER_REFERENCE] = argv[optind + 2];
         bench.connections_max = raise_descriptor_limit();
 

@@ -1,12 +1,10 @@
 /*
  * The floor: the least that any server can do.
  *
- *      floor hold SOCKET SECONDS       one thread; it reads, and after so long answers each connection with
- * one send() floor echo SOCKET               a bare epoll echo with two threads: an answer for each REQUEST
- * as it is read
+ *      floor hold SOCKET SECONDS       one thread; it reads, and after so long answers each connection with one send()
+ *      floor echo SOCKET THREADS       a bare epoll echo: an answer for each REQUEST as it is read
  *
- * It believes its client: requests have no prompts and few digits, every client stays and reads, memory
- * suffices.
+ * It believes its client: requests have no prompts and few digits, every client stays and reads, memory suffices.
  */
 
 #include <errno.h>
@@ -27,7 +25,7 @@
 
 #define READ_SIZE 65536
 #define EVENTS 256
-#define ECHO_THREADS 2
+#define ECHO_THREADS_MAX 16
 #define BACKLOG 4096
 /* `OK <id> <n>`, the body and two line ends, beside two times the ID. */
 #define ANSWER_EXTRA 32
@@ -273,11 +271,11 @@ static void *echo_run(void *argument) {
         return NULL;
 }
 
-_Noreturn static void echo(int listener) {
-        int epolls[ECHO_THREADS];
-        pthread_t threads[ECHO_THREADS];
+_Noreturn static void echo(int listener, size_t count) {
+        int epolls[ECHO_THREADS_MAX];
+        pthread_t threads[ECHO_THREADS_MAX];
 
-        for (size_t i = 0; i < ECHO_THREADS; i++) {
+        for (size_t i = 0; i < count; i++) {
                 epolls[i] = epoll_create1(EPOLL_CLOEXEC);
                 if (epolls[i] < 0)
                         fail("epoll_create1");
@@ -285,7 +283,7 @@ _Noreturn static void echo(int listener) {
                 if (errno != 0)
                         fail("pthread_create");
         }
-        for (size_t i = 0;; i = (i + 1) % ECHO_THREADS) {
+        for (size_t i = 0;; i = (i + 1) % count) {
                 struct peer *peer = peer_accept(listener);
 
                 watch(epolls[i], peer->fd, peer);
@@ -295,14 +293,15 @@ _Noreturn static void echo(int listener) {
 int main(int argc, char *argv[]) {
         bool holds = argc == 4 && strcmp(argv[1], "hold") == 0;
         struct sockaddr_un address;
-        uint64_t load = 0;
+        uint64_t load = 0, threads = 0;
         socklen_t len;
         int listener;
 
-        if ((!holds && (argc < 3 || strcmp(argv[1], "echo") != 0)) ||
+        if (argc != 4 || (!holds && strcmp(argv[1], "echo") != 0) ||
             address_from_path(argv[2], &address, &len) != 0 ||
-            (holds && number_parse_duration(argv[3], &load) != 0)) {
-                fprintf(stderr, "Usage: floor hold SOCKET SECONDS | floor echo SOCKET\n");
+            (holds && number_parse_duration(argv[3], &load) != 0) ||
+            (!holds && (number_parse(argv[3], strlen(argv[3]), ECHO_THREADS_MAX, &threads) != 0 || threads == 0))) {
+                fprintf(stderr, "Usage: floor hold SOCKET SECONDS | floor echo SOCKET THREADS\n");
                 return 2;
         }
 
@@ -312,5 +311,5 @@ int main(int argc, char *argv[]) {
                 fail(argv[2]);
         if (holds)
                 hold(listener, load);
-        echo(listener);
+        echo(listener, threads);
 }

@@ -5,6 +5,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -226,8 +227,10 @@ static int caller_thread_init(struct caller_thread *thread, struct loop *loop, u
         return 0;
 }
 
-static int loop_start(struct loop *loop, unsigned connections) {
-        unsigned count = sysconf(_SC_NPROCESSORS_ONLN) < CLIENT_THREADS_MAX ? 1 : CLIENT_THREADS_MAX, id = 0;
+static int loop_start(struct loop *loop, enum server_kind kind, unsigned connections) {
+        const bool one = kind == SERVER_MSD_ONE || kind == SERVER_FLOOR_ONE ||
+                         sysconf(_SC_NPROCESSORS_ONLN) < CLIENT_THREADS_MAX;
+        unsigned count = one ? 1 : CLIENT_THREADS_MAX, id = 0;
         sigset_t all, before;
         int r = 0;
 
@@ -283,7 +286,7 @@ int loop_measure(const struct server_programs *programs, enum server_kind kind, 
         if (r == 0)
                 r = server_await_socket(&loop.server);
         if (r == 0)
-                r = loop_start(&loop, connections);
+                r = loop_start(&loop, kind, connections);
         if (r == 0)
                 r = server_sleep(WARM_UP_SECONDS);
         if (r == 0)

@@ -2,7 +2,8 @@
 
 /*
  * The loop: a ready model, and so many connections, each with one request in flight: it sends the next when
- * the answer to the last is there, whole and compared. One client thread for each processor, two at most.
+ * the answer to the last is there, whole and compared. One client thread for each processor, two at most; for a server with
+ * one thread one, so that with two processors neither waits for the other's to be scheduled.
  */
 
 #include "tests/bench/server.h"

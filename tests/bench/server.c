@@ -26,9 +26,9 @@
 #define STATUS_DEADLINE_SECONDS 120
 #define REST_SECONDS 0.02
 
-static const char *const kind_names[] = { "floor", "msd", "asyncio" };
+static const char *const kind_names[] = { "floor", "msd", "asyncio", "msd-1", "floor-1" };
 
-_Static_assert(ARRAY_SIZE(kind_names) == SERVER_KIND_COUNT, "each kind has a name");
+_Static_assert(ARRAY_SIZE(kind_names) == SERVER_KIND_MAX, "each kind has a name");
 
 const char *server_kind_name(enum server_kind kind) {
         return kind_names[kind];
@@ -53,9 +53,12 @@ _Noreturn static void child_run(const struct server_programs *programs, enum ser
         const char *program = programs->paths[kind];
         char seconds[32];
         const char *const lines[][16] = {
-                [SERVER_FLOOR] = { program, load < 0 ? "echo" : "hold", path, seconds, NULL },
+                [SERVER_FLOOR] = { program, load < 0 ? "echo" : "hold", path, load < 0 ? SERVER_THREADS : seconds, NULL },
+                [SERVER_FLOOR_ONE] = { program, "echo", path, "1", NULL },
                 [SERVER_MSD] = { program, "--socket", path, "--load-time", seconds, "--inference-time", "0",
                                  "--threads", SERVER_THREADS, "--quiet", NULL },
+                [SERVER_MSD_ONE] = { program, "--socket", path, "--load-time", seconds, "--inference-time", "0",
+                                     "--threads", "1", "--quiet", NULL },
                 [SERVER_REFERENCE] = { "python3", program, path, seconds, NULL },
         };
         int fault;

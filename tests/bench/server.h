@@ -16,15 +16,19 @@
 /* The worker threads of msd, and those of the floor's echo. */
 #define SERVER_THREADS "2"
 
+/* The first ones take part in everything; those with one thread only where a table is for them too. */
 enum server_kind {
         SERVER_FLOOR,
         SERVER_MSD,
         SERVER_REFERENCE,
-        SERVER_KIND_COUNT
+        SERVER_KIND_COUNT,
+        SERVER_MSD_ONE = SERVER_KIND_COUNT,
+        SERVER_FLOOR_ONE,       /* the echo; what holds requests has one thread anyway */
+        SERVER_KIND_MAX,
 };
 
 struct server_programs {
-        const char *paths[SERVER_KIND_COUNT];
+        const char *paths[SERVER_KIND_MAX];
         const char *directory;          /* where the sockets go */
 };
 

@@ -1,14 +1,18 @@
 #include "tests/bench/tool.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -16,11 +20,13 @@
 
 #include "common/address.h"
 #include "common/number.h"
+#include "common/util.h"
 
 #define PATIENCE (10 * NSEC_PER_SEC)
 #define REST (20 * NSEC_PER_MSEC)
 #define CHILDREN_MAX 16
 
+static const char strace[] = "/usr/bin/strace";
 static const char *program;
 static void (*clean)(void);
 
@@ -161,6 +167,117 @@ double tool_memory(pid_t pid) {
                 tool_fail(path);
         fclose(file);
         return (double)pages * (double)sysconf(_SC_PAGESIZE);
+}
+
+double tool_memory_share(pid_t pid) {
+        pid_t children[CHILDREN_MAX];
+        char path[64], line[256];
+        double kilobytes = 0, bytes;
+        FILE *file;
+
+        snprintf(path, sizeof(path), "/proc/%d/smaps_rollup", (int)pid);
+        file = fopen(path, "re");
+        if (!file)
+                tool_fail(path);
+        while (fgets(line, sizeof(line), file) && sscanf(line, "Pss: %lf", &kilobytes) != 1)
+                ;
+        fclose(file);
+        bytes = kilobytes * 1024;
+        for (unsigned i = 0, n = find_children(pid, children); i < n; i++)
+                bytes += tool_memory_share(children[i]);
+        return bytes;
+}
+
+/* Whether each thread of the process has a tracer. */
+static bool is_traced(pid_t pid) {
+        char path[sizeof("/proc//task//status") + 16 + NAME_MAX], line[256];
+        const struct dirent *entry;
+        bool traced = true;
+        DIR *tasks;
+
+        snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
+        tasks = opendir(path);
+        while (tasks && traced && (entry = readdir(tasks))) {
+                int tracer = 0;
+                FILE *file;
+
+                if (entry->d_name[0] == '.')
+                        continue;
+                snprintf(path, sizeof(path), "/proc/%d/task/%s/status", (int)pid, entry->d_name);
+                file = fopen(path, "re");
+                while (file && fgets(line, sizeof(line), file) && sscanf(line, "TracerPid: %d", &tracer) != 1)
+                        ;
+                if (file)
+                        fclose(file);
+                traced = tracer > 0;
+        }
+        if (tasks)
+                closedir(tasks);
+        return traced;
+}
+
+pid_t tool_trace(pid_t pid, const char *path) {
+        const struct timespec moment = { .tv_nsec = REST };
+        const uint64_t deadline = tool_now() + PATIENCE;
+        pid_t traced[1 + CHILDREN_MAX], tracer;
+        unsigned count = 1 + find_children(pid, traced + 1), n = 0;
+        const char *argv[8 + 2 * ARRAY_SIZE(traced)];
+        char numbers[ARRAY_SIZE(traced)][16];
+
+        if (access(strace, X_OK) < 0)
+                return -1;
+        traced[0] = pid;
+        argv[n++] = strace;
+        argv[n++] = "-f";
+        argv[n++] = "-c";
+        argv[n++] = "-qq";
+        argv[n++] = "-o";
+        argv[n++] = path;
+        for (unsigned i = 0; i < count; i++) {
+                snprintf(numbers[i], sizeof(numbers[i]), "%d", (int)traced[i]);
+                argv[n++] = "-p";
+                argv[n++] = numbers[i];
+        }
+        argv[n] = NULL;
+        tracer = tool_start(argv, -1);
+        for (unsigned i = 0; i < count; i++)
+                while (!is_traced(traced[i])) {
+                        if (waitpid(tracer, NULL, WNOHANG) != 0)
+                                return -1;
+                        if (tool_now() >= deadline) {
+                                tool_stop(&tracer);
+                                return -1;
+                        }
+                        nanosleep(&moment, NULL);
+                }
+        return tracer;
+}
+
+double tool_count_calls(pid_t *tracer, const char *path) {
+        char line[256], last[256] = "";
+        double calls = -1;
+        FILE *file;
+
+        /* It lets go, and writes its table, whose last line has the sums. */
+        kill(*tracer, SIGTERM);
+        waitpid(*tracer, NULL, 0);
+        *tracer = 0;
+        file = fopen(path, "re");
+        while (file && fgets(line, sizeof(line), file))
+                memcpy(last, line, sizeof(last));
+        if (file)
+                fclose(file);
+        unlink(path);
+        return sscanf(last, "%*f %*f %*f %lf", &calls) == 1 ? calls : -1;
+}
+
+void tool_raise_descriptor_limit(void) {
+        struct rlimit limit;
+
+        if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+                limit.rlim_cur = limit.rlim_max;
+                (void)setrlimit(RLIMIT_NOFILE, &limit);
+        }
 }
 
 static int compare(const void *a, const void *b) {

@@ -35,5 +35,18 @@ double tool_cpu_at_rest(pid_t pid);
 /* Resident memory of a process, in bytes. */
 double tool_memory(pid_t pid);
 
+/* Its share of resident memory (PSS) and that of those that it has started, in bytes. */
+double tool_memory_share(pid_t pid);
+
+/*
+ * Has strace(1) count the system calls of a process and of those that it has started, from the return of tool_trace() up to
+ * tool_count_calls(), which returns their number. -1: there is no strace on this machine, or it may not trace.
+ */
+pid_t tool_trace(pid_t pid, const char *path);
+double tool_count_calls(pid_t *tracer, const char *path);
+
+/* Lets this process, and those that it starts, have as many descriptors as it may. */
+void tool_raise_descriptor_limit(void);
+
 /* Sorts the values. */
 double tool_median(double *values, size_t n);

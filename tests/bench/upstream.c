@@ -167,7 +167,8 @@ static void print_rates(const char *msd, const char *server) {
         snprintf(url, sizeof(url), "unix:%s", sockets[DIRECT]);
         processes[DIRECT] = tool_start((const char *[]){ server, "--socket", sockets[DIRECT], NULL }, -1);
         close(tool_dial(sockets[DIRECT]));
-        processes[THROUGH] = tool_start((const char *[]){ msd, "--socket", sockets[THROUGH], "--upstream", url, "--quiet", NULL }, -1);
+        processes[THROUGH] = tool_start((const char *[]){ msd, "--socket", sockets[THROUGH], "--upstream", url, "--quiet",
+                                                          NULL }, -1);
         printf("upstream: the same server asked directly and through msd, medians of %d rounds\n\n", ROUNDS);
         printf("  %-8s %9s %12s %6s %9s %9s %20s\n", "", "in flight", "requests/s", "ratio", "p50 us", "p99 us",
                "msd's CPU/request us");

@@ -109,7 +109,7 @@ check 'many at once' \
 stop
 
 # Too large.
-start --load-time 0 --max-prompt 1000000
+start --load-time 0 --max-body 1000000
 head -c 3000000 /dev/zero >"$directory/large"
 check 'too large a body, of which curl asks first' \
     equal "$(ask -o /dev/null -w '%{http_code} %{size_upload}' --expect100-timeout 60 -H 'Expect: 100-continue' --data-binary @"$directory/large" $url)" '413 0'

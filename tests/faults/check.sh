@@ -34,11 +34,13 @@ directory=$(mktemp -d)
 trap 'rm -rf "$directory"' EXIT
 export directory
 
-# allocations SETUP: each of them once, and at every eighth also the twenty from it on; in the quick choice some.
+# allocations SETUP [MAX]: each of them once, or the first MAX, and at every eighth also the twenty from it on; in the quick
+# choice some.
 allocations() {
     local n step=1
     n=$("$faults" count "$1" 2>&1 | sed -n 's/^COUNT //p' | sort -n | tail -n 1)
     [ -n "$n" ] || { echo "The allocations of $1 cannot be counted" >&2; return 1; }
+    [ "$n" -le "${2-$n}" ] || n=$2
     if [ "$size" = quick ]; then
         step=$((n / 12 + 1))
     fi
@@ -56,6 +58,8 @@ else
     "$faults" list >"$directory/cases"
 fi
 allocations sim >>"$directory/cases"
+# Until its name is known it is another one, and then as a child is.
+allocations named 200 >>"$directory/cases"
 allocations child >>"$directory/cases"
 allocations mscli >>"$directory/cases"
 

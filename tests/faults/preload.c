@@ -8,8 +8,10 @@
  * What it starts itself has none of this.
  */
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netdb.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -21,11 +23,16 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* glibc's own, by the names that it gives to those who stand in front of them. */
+/* glibc's own, by the names that it gives to those who stand in front of them; and what dlsym(3) finds. */
 void *__libc_malloc(size_t size);
 void *__libc_calloc(size_t n, size_t size);
 void *__libc_realloc(void *pointer, size_t size);
 void *__libc_memalign(size_t alignment, size_t size);
+
+static int (*lookup)(const char *host, const char *port, const struct addrinfo *hints, struct addrinfo **found);
+
+/* Within a function that does not survive it. */
+static _Thread_local bool spared;
 
 static struct {
         bool counts;
@@ -37,7 +44,7 @@ static struct {
 static bool fails(void) {
         unsigned long n;
 
-        if (!alloc.counts)
+        if (!alloc.counts || spared)
                 return false;
         n = atomic_fetch_add(&alloc.n, 1) + 1;
         if (n < alloc.first || n > alloc.last)
@@ -74,6 +81,18 @@ void *mmap(void *address, size_t len, int protection, int flags, int fd, off_t o
         return (void *)syscall(SYS_mmap, address, len, protection, flags, fd, offset);
 }
 
+/* As a whole: without memory for its own, glibc 2.36 aborts or falls over it, where it reads /etc/nsswitch.conf. */
+int getaddrinfo(const char *host, const char *port, const struct addrinfo *hints, struct addrinfo **found) {
+        int r;
+
+        if (fails())
+                return EAI_MEMORY;
+        spared = true;
+        r = lookup(host, port, hints, found);
+        spared = false;
+        return r;
+}
+
 __attribute__((constructor)) static void begin(void) {
         const char *range = getenv("FAULTS_ALLOC"), *file = getenv("FAULTS_COUNT");
         bool stops = getenv("FAULTS_STOP");
@@ -87,6 +106,7 @@ __attribute__((constructor)) static void begin(void) {
         }
         if (file)
                 snprintf(alloc.file, sizeof(alloc.file), "%s", file);
+        *(void **)&lookup = dlsym(RTLD_NEXT, "getaddrinfo");
         unsetenv("LD_PRELOAD");
         unsetenv("FAULTS_ALLOC");
         unsetenv("FAULTS_COUNT");

@@ -6,15 +6,11 @@
  * The input is what clients send; a byte 0xff tells that something else happens (see happen(), and world_happen()), and what.
  */
 
-#include "daemon/front/connection.h"
-
 #include <errno.h>
-#include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "common/util.h"
-#include "daemon/front/parked.h"
 #include "tests/fuzz/world.h"
 
 #define CLIENTS_MAX 4
@@ -32,7 +28,8 @@ struct client {
         int fd;                 /* -1: it has gone, or has not come yet */
         bool came;
         bool shut;              /* it will send nothing more */
-        bool may_be_lost;       /* the daemon was killed when it had not all its answers */
+        bool may_be_lost;       /* the daemon ended, and its successor could not take the connection over */
+        uint64_t cookie;        /* of its connection */
         bool lost;
         struct bytes pending;   /* still to be sent */
         struct bytes sent;
@@ -40,11 +37,9 @@ struct client {
 };
 
 static struct world world;
-static struct front front;
 static struct client clients[CLIENTS_MAX] = { { .fd = -1 }, { .fd = -1 }, { .fd = -1 }, { .fd = -1 } };
 static unsigned current;
 static unsigned restarts;
-static bool parks;
 
 static void add(struct bytes *bytes, const void *data, size_t len) {
         if (bytes->size - bytes->len < len) {
@@ -61,170 +56,54 @@ static void clear(struct bytes *bytes) {
         *bytes = (struct bytes){ 0 };
 }
 
-/* Who keeps what is parked. */
+static const struct guest *guest_of(const struct client *client) {
+        const struct list *lists[] = { &world.parking.sent, &world.parking.unsent };
 
-struct kept {
-        char name[64];
-        int fds[3];
-};
-
-static struct kept kept[8];
-static unsigned kept_count;
-
-/* The process was killed: nothing of it has an effect any more. What the linker has everybody call: */
-static bool dead;
-
-ssize_t __real_send(int fd, const void *data, size_t len, int flags);
-ssize_t __wrap_send(int fd, const void *data, size_t len, int flags);
-ssize_t __wrap_send(int fd, const void *data, size_t len, int flags) {
-        errno = EPIPE;
-        return dead ? -1 : __real_send(fd, data, len, flags);
+        for (unsigned i = 0; i < ARRAY_SIZE(lists); i++)
+                for (const struct list *j = lists[i]->next; j != lists[i]; j = j->next)
+                        if (container_of(j, struct guest, link)->cookie == client->cookie)
+                                return container_of(j, struct guest, link);
+        return NULL;
 }
 
-ssize_t __real_sendmsg(int fd, const struct msghdr *message, int flags);
-ssize_t __wrap_sendmsg(int fd, const struct msghdr *message, int flags);
-ssize_t __wrap_sendmsg(int fd, const struct msghdr *message, int flags) {
-        errno = EPIPE;
-        return dead ? -1 : __real_sendmsg(fd, message, flags);
-}
-
-int __real_shutdown(int fd, int how);
-int __wrap_shutdown(int fd, int how);
-int __wrap_shutdown(int fd, int how) {
-        return dead ? 0 : __real_shutdown(fd, how);
-}
-
-ssize_t __real_pwrite(int fd, const void *data, size_t len, off_t offset);
-ssize_t __wrap_pwrite(int fd, const void *data, size_t len, off_t offset);
-ssize_t __wrap_pwrite(int fd, const void *data, size_t len, off_t offset) {
-        errno = EIO;
-        return dead ? -1 : __real_pwrite(fd, data, len, offset);
-}
-
-int __real_ftruncate(int fd, off_t len);
-int __wrap_ftruncate(int fd, off_t len);
-int __wrap_ftruncate(int fd, off_t len) {
-        return dead ? 0 : __real_ftruncate(fd, len);
-}
-
-static int keep(struct parking_keeper *keeper, const char *name, const int *fds, unsigned n) {
-        struct kept *place = &kept[kept_count++];
-
-        (void)keeper;
-        if (dead) {
-                kept_count--;
-                return -EPIPE;
-        }
-        expect(n == 3 && kept_count <= ARRAY_SIZE(kept));
-        snprintf(place->name, sizeof(place->name), "%s", name);
-        for (unsigned i = 0; i < n; i++)
-                expect((place->fds[i] = dup(fds[i])) >= 0);
-        return 0;
-}
-
-static void release(struct parking_keeper *keeper, const char *name) {
-        (void)keeper;
-        for (unsigned i = 0; i < kept_count && !dead; i++)
-                if (strcmp(kept[i].name, name) == 0) {
-                        for (unsigned j = 0; j < 3; j++)
-                                close(kept[i].fds[j]);
-                        kept[i--] = kept[--kept_count];
-                }
-}
-
-static struct parking_keeper keeper = { .keep = keep, .release = release };
-
-/* The worker. */
-
-static void ended(struct front *f) {
-        expect(f == &front);
-}
-
-static void pending(struct request_queue *queue) {
-        (void)queue;
-        front_park(&front);
-}
-
-static void begin(void) {
-        world_init(&world);
-        front_init(&front, &world.reactor, &world.queue, &world.status, ended, ended);
-        world.queue.pending = pending;
-        if (parks)
-                world.queue.parking.keeper = &keeper;
-}
-
-static void end(void) {
-        front_deinit(&front);
-        expect(list_is_empty(&front.connections));
-        world_deinit(&world);
-}
-
-/* The next process takes over what was kept. */
-static void take_over(void) {
-        struct parked_list list = { 0 };
-
-        /* Time goes by, and so names differ. */
-        world_clock += NSEC_PER_MSEC;
-        begin();
-        while (kept_count > 0) {
-                struct kept *one = &kept[--kept_count];
-
-                for (unsigned i = 0; i < 3; i++)
-                        expect(parked_list_add(&list, one->name, one->fds[i]));
-        }
-        for (unsigned i = 0; i < list.count; i++)
-                (void)parked_adopt(&list.items[i], &front);
-        parked_list_deinit(&list);
-        world_settle(&world);
-}
-
-/* SIGUSR2: what waits is left to the next process, as daemon/worker.c does it. */
-static void restart(void) {
-        if (!parking_is_open(&world.queue.parking) || gate_state(&world.stop) != GATE_PENDING ||
-            gate_state(&world.generations[world.current]->gate) != GATE_PENDING || restarts++ == RESTARTS_MAX)
-                return;
-        request_queue_leave(&world.queue);
-        world_answer_all(&world);
-        world_settle(&world);
-        /* A SHUTDOWN was among what came: that goes before a restart. */
-        if (gate_state(&world.stop) != GATE_PENDING)
-                return;
-        parking_leave(&world.queue.parking);
-        request_queue_abandon(&world.queue);
-        /* One that does not read its replies is ended, with what it waits for: nobody can send them for it. */
+/*
+ * Which clients may miss answers, and see the end: those that did not read all, for nobody can say it again; whose
+ * connection is not parked, or had more than may be parked; or for which the model was at work.
+ */
+static void note_losses(void) {
         for (unsigned i = 0; i < CLIENTS_MAX; i++) {
+                const struct guest *guest = guest_of(&clients[i]);
                 int unread = 0;
 
                 if (clients[i].fd >= 0 && ioctl(clients[i].fd, FIONREAD, &unread) == 0)
-                        clients[i].may_be_lost |= unread > 0;
+                        clients[i].may_be_lost |= unread > 0 || !guest || guest->lost || guest->owner->in_flight > 0;
         }
-        end();
-        take_over();
+}
+
+static void restart(void) {
+        if (restarts == RESTARTS_MAX || !world_leave(&world))
+                return;
+        restarts++;
+        note_losses();
+        world_replace(&world, false);
 }
 
 static void kill_it(void) {
-        if (!parks || restarts++ == RESTARTS_MAX)
+        if (!world.keeper || restarts++ == RESTARTS_MAX)
                 return;
-        /* At the end of a turn: who came before is parked then. */
+        /* At the end of a turn: what came before is parked then. */
         do
                 world_turn(&world, 0);
-        while (!list_is_empty(&world.queue.parking.unsent));
-        for (unsigned i = 0; i < CLIENTS_MAX; i++) {
-                int unread = 0;
-
-                if (clients[i].fd >= 0 && ioctl(clients[i].fd, FIONREAD, &unread) == 0)
-                        clients[i].may_be_lost |= unread > 0 || world.runs_count > 0 || !parking_is_open(&world.queue.parking);
-        }
-        dead = true;
-        end();
-        dead = false;
-        take_over();
+        while (!list_is_empty(&world.parking.unsent) || world.parking.buffered > 0);
+        note_losses();
+        world_replace(&world, true);
 }
 
 /* The clients. */
 
 static void come(struct client *client) {
         const int size = 4608;
+        socklen_t len = sizeof(client->cookie);
         int pair[2];
 
         if (client->came)
@@ -233,8 +112,9 @@ static void come(struct client *client) {
         expect(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) == 0);
         /* So that little is unread when it is blocked. */
         expect(setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)) == 0);
+        expect(getsockopt(pair[0], SOL_SOCKET, SO_COOKIE, &client->cookie, &len) == 0);
         client->fd = pair[1];
-        expect(connection_new(&front, pair[0]) == 0);
+        expect(connection_new(&world.front, pair[0]) == 0);
 }
 
 static void go(struct client *client) {
@@ -273,7 +153,7 @@ static void send_pending(struct client *client) {
 
         if (client->fd < 0 || client->shut || client->pending.len == 0)
                 return;
-        n = __real_send(client->fd, client->pending.data, client->pending.len, MSG_DONTWAIT | MSG_NOSIGNAL);
+        n = send(client->fd, client->pending.data, client->pending.len, MSG_DONTWAIT | MSG_NOSIGNAL);
         if (n <= 0)
                 return;
         add(&client->sent, client->pending.data, (size_t)n);
@@ -417,6 +297,7 @@ static void judge(struct client *client) {
 
 static void happen(uint8_t what, struct input *input) {
         struct client *client = &clients[current];
+        unsigned n;
 
         if (world_happen(&world, what, input))
                 return;
@@ -427,6 +308,14 @@ static void happen(uint8_t what, struct input *input) {
                 break;
         case 'e':
                 world.infer_error = input_byte(input) % 2 ? -ENOMEM : -EILSEQ;
+                break;
+        case 'P':
+                n = input_byte(input);
+                for (unsigned i = 0; i < 200; i++) {
+                        static const char large[4096] = "large";
+
+                        world_part(&world, world_run(&world, n), large, sizeof(large));
+                }
                 break;
         case 'w':
                 shut(client);
@@ -465,6 +354,9 @@ static void drain(void) {
                         more |= receive(&clients[i], SIZE_MAX);
                 }
         } while (more);
+        /* They have read all: streams go on. */
+        for (unsigned i = 0; i < world.runs_count; i++)
+                expect(!world_run(&world, i)->paused);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
@@ -481,14 +373,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
                         .max_waiting = limits & 1 ? 3 : 1000000,
                         .max_prompt = MAX_PROMPT,
                         .max_prompt_memory = limits & 2 ? 100 : 1000000,
-                        .max_inflight = limits & 4 ? 2 : 0,
                         .timeout = limits & 8 ? 5 * NSEC_PER_SEC : 0,
                 },
+                .max_inflight = limits & 4 ? 2 : 0,
+                .keeper = limits & 16 ? &world_keeper : NULL,
+                .parking_limit = { .max = limits & 32 ? 50 : 1000000 },
         };
-        parks = limits & 16;
         restarts = 0;
         current = 0;
-        begin();
+        world_init(&world);
         come(&clients[0]);
 
         while (input.len > 0) {
@@ -512,16 +405,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
                 world_answer(&world, world_run(&world, 0));
                 drain();
         }
-        expect(request_queue_is_idle(&world.queue));
+        expect(lane_is_idle(&world.lane, 0));
         for (unsigned i = 0; i < CLIENTS_MAX; i++)
                 shut(&clients[i]);
         drain();
         for (unsigned i = 0; i < CLIENTS_MAX; i++)
                 judge(&clients[i]);
-        expect(list_is_empty(&front.connections));
-        end();
+        expect(list_is_empty(&world.front.connections));
+        world_end_fronts(&world);
+        world_deinit(&world);
 
-        expect(kept_count == 0);
         for (unsigned i = 0; i < CLIENTS_MAX; i++) {
                 go(&clients[i]);
                 clear(&clients[i].pending);

@@ -1,7 +1,7 @@
 /*
  * Whole connections of the HTTP front: what clients send, in any cuts, while all else happens that may (see happen()). What
- * goes on to the model is one well-formed request, whatever came; every request that came whole is answered, and nothing is
- * left of what has gone. libmicrohttpd reads HTTP; what is made of it is ours.
+ * goes on to the model is one well-formed request, whatever came; every request that came whole has one answer, also where the
+ * daemon is restarted or killed meanwhile; and nothing is left of what has gone.
  *
  * The input is what clients send; a byte 0xff tells that something else happens, and what.
  */
@@ -9,68 +9,85 @@
 #include "daemon/front/http.h"
 
 #include <errno.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "common/util.h"
-#include "daemon/front/fields.h"
 #include "tests/fuzz/world.h"
 
 #define CLIENTS_MAX 3
 #define INPUT_MAX 8192
 #define MAX_BODY 300
+#define RESTARTS_MAX 4
+
+struct bytes {
+        char *data;
+        size_t len;
+};
 
 struct client {
         int fd;                 /* -1: it has gone, or has not come yet */
         bool came;
-        char *pending;          /* still to be sent */
-        size_t pending_len;
-        char *received;
-        size_t received_len;
-        bool asked_head;        /* then its answers cannot be told apart */
-        bool ended;
+        bool shut;              /* it will send nothing more */
+        bool ended;             /* the daemon has ended the connection */
+        bool may_be_lost;       /* and may have done so without an answer */
+        uint64_t cookie;        /* of its connection */
+        struct bytes pending;   /* still to be sent */
+        struct bytes sent;
+        struct bytes received;
 };
 
 static struct world world;
-static struct http http;
-static struct http_group group;
 static struct client clients[CLIENTS_MAX];
 static unsigned current;
+static unsigned restarts;
 
-static void ended(struct http *h) {
-        expect(h == &http);
+static void add(struct bytes *bytes, const void *data, size_t len) {
+        bytes->data = realloc(bytes->data, bytes->len + len + 1);
+        expect(bytes->data);
+        memcpy(bytes->data + bytes->len, data, len);
+        bytes->len += len;
 }
 
-/* What goes on to the model: nobody behind msd reads another request than msd did. */
+static void clear(struct bytes *bytes) {
+        free(bytes->data);
+        *bytes = (struct bytes){ 0 };
+}
+
+/* What goes on to the model, as it is written to it: nobody behind msd reads another request than msd did. */
 static void look(const struct exchange *exchange) {
+        const struct http_forwarding forwarding = {
+                .prefix = "",
+                .content_length = exchange->body_len,
+                .drops_accept_encoding = exchange->drops_accept_encoding,
+        };
+        char *head = malloc(http_forward_request_max(exchange->request, &forwarding));
+        struct http_request request;
+        struct http_refusal refusal;
+        struct http_field field;
         unsigned hosts = 0, vias = 0;
+        size_t len;
 
-        expect(fields_is_token(exchange->method));
-        expect(strcmp(exchange->method, "CONNECT") != 0 && strcmp(exchange->method, "TRACE") != 0);
-        expect(*exchange->target == '/');
-        for (const unsigned char *p = (const unsigned char *)exchange->target; *p; p++)
-                expect(*p > 0x20 && *p != 0x7f && *p != '#');
-        expect(exchange->body_len <= MAX_BODY && (exchange->body || exchange->body_len == 0));
-        for (size_t i = 0; i < exchange->field_count; i++) {
-                const char *field = exchange->fields[i];
-                size_t len = strcspn(field, ":;");
-                char *name = strndup(field, len);
-
-                expect(name && field[len] && fields_is_token(name));
-                expect(field[len] == ';' ? field[len + 1] == '\0' : field[len + 1] == ' ' && field[len + 2]);
-                for (const unsigned char *p = (const unsigned char *)field; *p; p++)
-                        expect((*p >= 0x20 || *p == '\t') && *p != 0x7f);
-                expect(!fields_is_hop_by_hop(name) && strcasecmp(name, "Expect") != 0);
-                hosts += strcasecmp(name, "Host") == 0;
-                vias += strcmp(field, "Via: 1.1 msd") == 0 || strcmp(field, "Via: 1.0 msd") == 0;
-                free(name);
+        expect(head && (exchange->body_len == HTTP_LENGTH_UNKNOWN || exchange->body_len <= MAX_BODY));
+        len = http_forward_request(head, exchange->request, exchange->head, &forwarding);
+        expect(len <= http_forward_request_max(exchange->request, &forwarding));
+        expect(http_parse_request(&request, head, len, 0, &refusal) == HTTP_WHOLE && request.len == len);
+        expect(!request.chunked && request.content_length == exchange->body_len);
+        for (uint32_t at = request.fields_at; http_next_field(head, &at, &field);) {
+                hosts += http_field_is(&field, "host");
+                vias += http_field_is(&field, "via");
+                expect(!http_field_is(&field, "expect") && !http_field_is(&field, "keep-alive"));
+                expect(!http_field_is(&field, "te") && !http_field_is(&field, "transfer-encoding"));
         }
-        expect(hosts <= 1 && vias >= 1);
+        expect(hosts == 1 && vias >= 1);
+        free(head);
 }
 
 /* The clients. */
 
 static void come(struct client *client) {
         const int size = 4608;
+        socklen_t len = sizeof(client->cookie);
         int pair[2];
 
         if (client->came)
@@ -79,29 +96,22 @@ static void come(struct client *client) {
         expect(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) == 0);
         /* So that little is unread when it is blocked. */
         expect(setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)) == 0);
+        expect(getsockopt(pair[0], SOL_SOCKET, SO_COOKIE, &client->cookie, &len) == 0);
         client->fd = pair[1];
-        expect(http_connection_new(&http, pair[0]) == 0);
-}
-
-static void add_pending(struct client *client, uint8_t byte) {
-        if (client->fd < 0)
-                return;
-        client->pending = realloc(client->pending, client->pending_len + 1);
-        expect(client->pending);
-        client->pending[client->pending_len++] = (char)byte;
+        expect(http_connection_new(&world.http, pair[0]) == 0);
 }
 
 static void send_pending(struct client *client) {
         ssize_t n;
 
-        if (client->fd < 0 || client->pending_len == 0)
+        if (client->fd < 0 || client->shut || client->pending.len == 0)
                 return;
-        client->asked_head |= memmem(client->pending, client->pending_len, "HEAD", 4) != NULL;
-        n = send(client->fd, client->pending, client->pending_len, MSG_DONTWAIT | MSG_NOSIGNAL);
+        n = send(client->fd, client->pending.data, client->pending.len, MSG_DONTWAIT | MSG_NOSIGNAL);
         if (n <= 0)
                 return;
-        memmove(client->pending, client->pending + n, client->pending_len - (size_t)n);
-        client->pending_len -= (size_t)n;
+        add(&client->sent, client->pending.data, (size_t)n);
+        memmove(client->pending.data, client->pending.data + n, client->pending.len - (size_t)n);
+        client->pending.len -= (size_t)n;
 }
 
 static bool receive(struct client *client, size_t max) {
@@ -112,14 +122,15 @@ static bool receive(struct client *client, size_t max) {
                 return false;
         n = recv(client->fd, buffer, MIN(max, sizeof(buffer)), MSG_DONTWAIT);
         client->ended = n == 0 || (n < 0 && errno != EAGAIN);
-        if (n <= 0)
-                return false;
-        client->received = realloc(client->received, client->received_len + (size_t)n + 1);
-        expect(client->received);
-        memcpy(client->received + client->received_len, buffer, (size_t)n);
-        client->received_len += (size_t)n;
-        client->received[client->received_len] = '\0';
-        return true;
+        if (n > 0)
+                add(&client->received, buffer, (size_t)n);
+        return n > 0;
+}
+
+static void shut(struct client *client) {
+        if (client->fd >= 0)
+                (void)shutdown(client->fd, SHUT_WR);
+        client->shut = true;
 }
 
 static void go(struct client *client) {
@@ -128,54 +139,152 @@ static void go(struct client *client) {
         client->came = true;
 }
 
-static const char *field_of(const char *head, const char *name) {
-        const char *found = strcasestr(head, name);
+/* What a client has asked. */
+static struct {
+        bool is_head[INPUT_MAX];        /* of each request of which the head came */
+        unsigned heads;
+        unsigned whole;
+} asked;
 
-        return found ? found + strlen(name) : NULL;
+static void read_sent(const struct client *client) {
+        size_t at = 0, len = client->sent.len;
+        const char *data = client->sent.data;
+
+        asked.heads = asked.whole = 0;
+        while (at < len) {
+                struct http_request request;
+                struct http_refusal refusal;
+                struct http_body body;
+                size_t n;
+                char *rest;
+
+                at += http_skip_empty_lines(data + at, len - at);
+                if (at == len || http_parse_request(&request, data + at, len - at, 0, &refusal) != HTTP_WHOLE)
+                        return;
+                asked.is_head[asked.heads++] = request.is_head;
+                at += request.len;
+                n = len - at;
+                rest = malloc(n + 1);
+                expect(rest);
+                memcpy(rest, data + at, n);
+                http_body_of_request(&body, &request);
+                if (!body.done && http_body_take(&body, rest, &n) < 0)
+                        n = len - at;
+                else if (body.kind == HTTP_BODY_NONE)
+                        n = 0;
+                free(rest);
+                at += n;
+                if (!body.done)
+                        return;
+                asked.whole++;
+        }
 }
 
-/* Answers behind each other, of which the last may be cut short by the end of the connection. */
-static void judge(struct client *client) {
-        const char *at = client->received, *end;
+/* What it has heard. */
+static struct {
+        unsigned answers;               /* with their heads */
+        bool cut;                       /* the last one is not whole */
+        bool tunnel;
+        bool keeps_alive;               /* the last one says that the connection goes on */
+} heard;
 
-        /* Of a request for a head there is no body. */
-        if (!at || client->asked_head)
-                return;
-        end = at + client->received_len;
-        while (at < end) {
-                const char *body = memmem(at, (size_t)(end - at), "\r\n\r\n", 4), *length;
-                unsigned status;
-                char *head;
+static void read_received(const struct client *client) {
+        size_t at = 0, len = client->received.len;
+        char *data = client->received.data;
 
-                if (!body) {
-                        expect(client->ended);
+        heard.answers = 0;
+        heard.cut = heard.tunnel = false;
+        heard.keeps_alive = true;
+        while (at < len && !heard.tunnel) {
+                bool is_head = heard.answers < asked.heads && asked.is_head[heard.answers];
+                struct http_answer answer;
+                struct http_refusal refusal;
+                struct http_body body;
+                size_t n;
+                enum http_parsed parsed = http_parse_answer(&answer, data + at, len - at, 0, &refusal);
+
+                expect(parsed != HTTP_REFUSED);
+                heard.cut = parsed == HTTP_PARTIAL;
+                if (heard.cut)
                         return;
-                }
-                body += 4;
-                head = strndup(at, (size_t)(body - at));
-                expect(head && (sscanf(head, "HTTP/1.1 %3u ", &status) == 1 || sscanf(head, "HTTP/1.0 %3u ", &status) == 1));
-                expect(status >= 100 && status < 600);
-                at = body;
-                length = field_of(head, "\r\nContent-Length: ");
-                if (field_of(head, "\r\nContent-Type: text/html"))
-                        /* libmicrohttpd's own refusals have their head twice, in 0.9.75. */
-                        at = end;
-                else if (field_of(head, "\r\nTransfer-Encoding: chunked"))
-                        for (size_t n = 1; at < end && n > 0;) {
-                                char *line;
-
-                                n = strtoul(at, &line, 16);
-                                at = line + 2 + n + 2;
-                                expect(at <= end || client->ended);
-                        }
-                else if (length)
-                        at += strtoul(length, NULL, 10);
-                else if (status >= 200 && status != 204 && status != 304)
-                        /* Up to the end of the connection. */
-                        at = end;
-                expect(at <= end || client->ended);
-                free(head);
+                at += answer.len;
+                heard.tunnel = answer.status == 101;
+                if (answer.status < 200)
+                        continue;
+                heard.answers++;
+                heard.keeps_alive = answer.keep_alive;
+                http_body_of_answer(&body, &answer, is_head);
+                n = body.done ? 0 : len - at;
+                expect(http_body_take(&body, data + at, &n) >= 0);
+                at += n;
+                heard.keeps_alive &= body.kind != HTTP_BODY_CLOSE;
+                heard.cut = !body.done && !http_body_end(&body);
+                expect(body.done || at == len);
         }
+}
+
+/* `settled`: all that can be answered has been. */
+static void judge(struct client *client, bool settled) {
+        struct client copy = *client;
+
+        if (client->fd < 0)
+                return;
+        copy.received = (struct bytes){ 0 };
+        if (client->received.len > 0)
+                add(&copy.received, client->received.data, client->received.len);
+        read_sent(client);
+        read_received(&copy);
+        clear(&copy.received);
+        /* One more: that a part of a request is refused. */
+        expect(heard.answers <= asked.whole + 1);
+        if (heard.tunnel || client->may_be_lost || client->shut || !settled)
+                return;
+        if (client->ended)
+                expect(heard.cut || !heard.keeps_alive);
+        else
+                expect(!heard.cut && heard.answers == asked.whole);
+}
+
+/* The daemon is replaced. */
+
+static const struct guest *guest_of(const struct client *client) {
+        const struct list *lists[] = { &world.parking.sent, &world.parking.unsent };
+
+        for (unsigned i = 0; i < ARRAY_SIZE(lists); i++)
+                for (const struct list *j = lists[i]->next; j != lists[i]; j = j->next)
+                        if (container_of(j, struct guest, link)->cookie == client->cookie)
+                                return container_of(j, struct guest, link);
+        return NULL;
+}
+
+/* As in connection.c; and those that had been answered, or were being refused. */
+static void note_losses(void) {
+        for (unsigned i = 0; i < CLIENTS_MAX; i++) {
+                const struct guest *guest = guest_of(&clients[i]);
+                int unread = 0;
+
+                if (clients[i].fd >= 0 && ioctl(clients[i].fd, FIONREAD, &unread) == 0)
+                        clients[i].may_be_lost |= unread > 0 || !guest || guest->lost || guest->owner->in_flight > 0;
+        }
+}
+
+static void restart(void) {
+        if (restarts == RESTARTS_MAX || !world_leave(&world))
+                return;
+        restarts++;
+        note_losses();
+        world_replace(&world, false);
+}
+
+static void kill_it(void) {
+        if (!world.keeper || restarts++ == RESTARTS_MAX)
+                return;
+        /* At the end of a turn: what came before is parked then. */
+        do
+                world_turn(&world, 0);
+        while (!list_is_empty(&world.parking.unsent) || world.parking.buffered > 0);
+        note_losses();
+        world_replace(&world, true);
 }
 
 /* What happens. */
@@ -201,12 +310,10 @@ static void happen(uint8_t what, struct input *input) {
                 world.infer_error = -ENOMEM;
                 break;
         case 'w':
-                if (client->fd >= 0)
-                        (void)shutdown(client->fd, SHUT_WR);
+                shut(client);
                 break;
         case 'c':
                 go(client);
-                client->ended = true;
                 break;
         case 'd':
                 (void)receive(client, 1 + input_byte(input));
@@ -214,6 +321,12 @@ static void happen(uint8_t what, struct input *input) {
         case 'D':
                 while (receive(client, SIZE_MAX))
                         ;
+                break;
+        case 'R':
+                restart();
+                break;
+        case 'K':
+                kill_it();
                 break;
         }
 }
@@ -226,13 +339,28 @@ static void drain(void) {
                 more = false;
                 world_settle(&world);
                 for (unsigned i = 0; i < CLIENTS_MAX; i++) {
-                        size_t left = clients[i].pending_len;
+                        size_t left = clients[i].pending.len;
 
                         send_pending(&clients[i]);
-                        more |= clients[i].pending_len < left;
+                        more |= clients[i].pending.len < left;
                         more |= receive(&clients[i], SIZE_MAX);
                 }
         } while (more);
+}
+
+/* The model is ready, or failed, and answers all. */
+static void answer_all(void) {
+        drain();
+        world_load_ends(&world, true);
+        (void)world_happen(&world, 'r', &(struct input){ 0 });
+        (void)world_happen(&world, 'B', &(struct input){ 0 });
+        /* What was put off. */
+        world_clock += 100 * NSEC_PER_SEC;
+        drain();
+        while (world.runs_count > 0) {
+                world_answer(&world, world_run(&world, 0));
+                drain();
+        }
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
@@ -248,49 +376,59 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
                 .limits = {
                         .max_waiting = limits & 1 ? 2 : 1000000,
                         .max_prompt = MAX_BODY,
+                        .max_body = MAX_BODY,
                         .max_prompt_memory = limits & 2 ? 400 : 1000000,
-                        .max_inflight = limits & 4 ? 1 : 0,
                         .timeout = limits & 8 ? 5 * NSEC_PER_SEC : 0,
                 },
+                .max_inflight = limits & 4 ? 1 : 0,
+                .http_group = {
+                        .stream_keepalive = limits & 16 ? NSEC_PER_SEC : 0,
+                        .json_keepalive = limits & 128 ? NSEC_PER_SEC : 0,
+                },
+                .keeper = limits & 32 ? &world_keeper : NULL,
+                .parking_limit = { .max = limits & 64 ? 200 : 1000000 },
                 .look = look,
         };
-        group = (struct http_group){ .stream_keepalive = limits & 16 ? NSEC_PER_SEC : 0 };
-        world_init(&world);
-        expect(http_init(&http, &world.reactor, &world.queue, &world.status, &group, ended, ended) == 0);
+        restarts = 0;
+        current = 0;
         for (unsigned i = 0; i < CLIENTS_MAX; i++)
                 clients[i] = (struct client){ .fd = -1 };
-        current = 0;
+        world_init(&world);
         come(&clients[0]);
 
         while (input.len > 0) {
                 uint8_t byte = input_byte(&input);
+                struct client *client = &clients[current];
 
                 if (byte != 0xff) {
-                        add_pending(&clients[current], byte);
+                        if (!client->shut && client->fd >= 0)
+                                add(&client->pending, &byte, 1);
                         continue;
                 }
-                send_pending(&clients[current]);
+                send_pending(client);
                 happen(input_byte(&input), &input);
         }
 
-        drain();
+        answer_all();
+        if (gate_state(&world.stop) == GATE_PENDING)
+                for (unsigned i = 0; i < CLIENTS_MAX; i++)
+                        judge(&clients[i], true);
         world_stop(&world);
-        drain();
-        while (world.runs_count > 0) {
-                world_answer(&world, world_run(&world, 0));
-                drain();
-        }
-        expect(request_queue_is_idle(&world.queue));
-        expect(http_is_flushed(&http));
+        answer_all();
+        expect(lane_is_idle(&world.lane, 0));
+        expect(http_is_flushed(&world.http));
+        for (unsigned i = 0; i < CLIENTS_MAX; i++)
+                judge(&clients[i], false);
         for (unsigned i = 0; i < CLIENTS_MAX; i++)
                 go(&clients[i]);
         world_settle(&world);
-        http_deinit(&http);
+        expect(list_is_empty(&world.http.connections));
+        world_end_fronts(&world);
         world_deinit(&world);
         for (unsigned i = 0; i < CLIENTS_MAX; i++) {
-                judge(&clients[i]);
-                free(clients[i].pending);
-                free(clients[i].received);
+                clear(&clients[i].pending);
+                clear(&clients[i].sent);
+                clear(&clients[i].received);
         }
         expect(world_descriptors() == descriptors);
         return 0;

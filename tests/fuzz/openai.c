@@ -43,28 +43,33 @@ static void expect_stream(const char *body, bool chat) {
         expect(strcmp(said, text) == 0);
 }
 
-/* The method, the target, and what is left is the body. */
+/* The method, the target, and what is left is the body. What is no head of a request does not come so far. */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         struct input input = { data, size };
-        char *method = input_text(&input, ' '), *target = input_text(&input, '\n');
-        struct exchange exchange = { .method = method, .target = target };
+        char *method = input_text(&input, ' '), *target = input_text(&input, '\n'), *head = NULL;
+        struct http_request request;
+        struct http_refusal refusal;
+        struct exchange exchange = { .request = &request };
         struct openai_answer answer;
-        bool inference;
 
-        exchange.body = input.len > 0 ? (const char *)input.data : NULL;
-        exchange.body_len = input.len;
-        inference = openai_is_inference(&exchange);
-        expect(openai_answer(&answer, &exchange, "7", 1, "sim", text) == 0);
-        expect(answer.head.status >= 200 && answer.head.status < 500);
-        expect(answer.head.field_count == 1 && answer.body_len == strlen(answer.body));
-        if (answer.head.length == ANSWER_LENGTH_UNKNOWN) {
-                expect(inference && strcmp(answer.type.value, "text/event-stream") == 0);
-                expect_stream(answer.body, strncmp(target, "/v1/chat/", 9) == 0);
-        } else {
-                expect(answer.head.length == answer.body_len);
-                expect_json(answer.body, answer.body_len);
+        expect(asprintf(&head, "%s %s HTTP/1.1\r\nHost: fuzz\r\n\r\n", method, target) > 0);
+        if (http_parse_request(&request, head, strlen(head), 0, &refusal) == HTTP_WHOLE) {
+                exchange.head = head;
+                exchange.body = input.len > 0 ? (const char *)input.data : "";
+                exchange.body_len = input.len > 0 ? input.len : HTTP_LENGTH_UNKNOWN;
+                expect(openai_answer(&answer, &exchange, "7", 1, "sim", text) == 0);
+                expect(answer.answer.status >= 200 && answer.answer.status < 500);
+                expect(answer.answer.len == strlen(answer.head) && answer.body_len == strlen(answer.body));
+                if (answer.answer.chunked) {
+                        expect(openai_is_inference(&exchange) && answer.answer.is_event_stream);
+                        expect_stream(answer.body, strncmp(head + request.target.at, "/v1/chat/", 9) == 0);
+                } else {
+                        expect(answer.answer.content_length == answer.body_len);
+                        expect_json(answer.body, answer.body_len);
+                }
+                openai_answer_deinit(&answer);
         }
-        openai_answer_deinit(&answer);
+        free(head);
         free(method);
         free(target);
         return 0;

@@ -17,13 +17,8 @@
 #define CLIENTS_MAX 4
 
 static struct world world;
-static struct front front;
 static uint64_t cookies[CLIENTS_MAX];
 static int clients[CLIENTS_MAX];
-
-static void ended(struct front *f) {
-        expect(f == &front);
-}
 
 static void release(struct parking_keeper *keeper, const char *name) {
         (void)keeper;
@@ -84,8 +79,6 @@ static int make_log(struct input *input, bool sensible) {
         struct parking_header header = { .begin = PARKING_HEADER_SIZE };
         int log = memfd_create("fuzz-log", MFD_CLOEXEC);
         off_t at = PARKING_HEADER_SIZE;
-        uint64_t begins[256] = { 0 };
-        unsigned count = 0;
 
         expect(log >= 0);
         if (!sensible) {
@@ -106,10 +99,7 @@ static int make_log(struct input *input, bool sensible) {
 
                 /* One that says that more follows than does. */
                 record.len = (uint32_t)len + (how & 0x80 ? (uint32_t)how << 24 : 0);
-                /* One that is answered stands anywhere. */
-                begins[count++ % ARRAY_SIZE(begins)] = (uint64_t)at;
-                if (record.type == PARKING_ANSWERED)
-                        record.value = begins[record.value % MIN(count, (unsigned)ARRAY_SIZE(begins))];
+                record.key = record.value % 4;
                 if (how & 0x40)
                         record.value = UINT64_MAX - record.value;
                 expect(pwrite(log, &record, sizeof(record), at) == sizeof(record));
@@ -120,6 +110,28 @@ static int make_log(struct input *input, bool sensible) {
                 input->len -= len;
         }
         return log;
+}
+
+static void check_replies(const char *data, size_t len) {
+        for (size_t at = 0; at < len;) {
+                const char *end = memchr(data + at, '\n', len - at);
+                struct protocol_reply reply;
+
+                expect(end && protocol_parse_reply(data + at, (size_t)(end - data) - at, &reply) == 0);
+                at = (size_t)(end - data) + 1;
+                if (reply.type != PROTOCOL_ERR) {
+                        expect(reply.length < len - at);
+                        at += reply.length + 1;
+                }
+        }
+}
+
+/* Answers of HTTP: as many heads as one likes; their framing is not looked at here. */
+static void check_http(const char *data, size_t len) {
+        struct http_answer answer;
+        struct http_refusal refusal;
+
+        expect(http_parse_answer(&answer, data, len, 0, &refusal) == HTTP_WHOLE);
 }
 
 /* What was taken over is a connection as others are: it hears what comes of it, and its end. */
@@ -135,17 +147,10 @@ static void read_client(int fd) {
                 len += (size_t)n;
                 world_settle(&world);
         }
-        for (size_t at = 0; at < len;) {
-                const char *end = memchr(data + at, '\n', len - at);
-                struct protocol_reply reply;
-
-                expect(end && protocol_parse_reply(data + at, (size_t)(end - data) - at, &reply) == 0);
-                at = (size_t)(end - data) + 1;
-                if (reply.type != PROTOCOL_ERR) {
-                        expect(reply.length < len - at);
-                        at += reply.length + 1;
-                }
-        }
+        if (len >= 5 && memcmp(data, "HTTP/", 5) == 0)
+                check_http(data, len);
+        else
+                check_replies(data, len);
         free(data);
 }
 
@@ -154,17 +159,19 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         const unsigned descriptors = world_descriptors();
         struct parked_list list = { 0 };
         int fds[CLIENTS_MAX], pair[2];
-        uint8_t how, kinds;
+        uint8_t how, kinds, more;
         unsigned adopted = 0;
 
         how = input_byte(&input);
         kinds = input_byte(&input);
         world_clock = 100 * NSEC_PER_SEC;
-        world = (struct world){ .limits = { .max_waiting = how & 1 ? 2 : 1000, .max_prompt = 64, .max_prompt_memory = 100 } };
+        world = (struct world){
+                .limits = { .max_waiting = how & 1 ? 2 : 1000, .max_prompt = 64, .max_body = 100, .max_prompt_memory = 1000 },
+                .keeper = how & 2 ? &keeper : NULL,
+                .parking_limit = { .max = 300 },
+                .http_group = { .stream_keepalive = NSEC_PER_SEC },
+        };
         world_init(&world);
-        front_init(&front, &world.reactor, &world.queue, &world.status, ended, ended);
-        if (how & 2)
-                world.queue.parking.keeper = &keeper;
 
         expect(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) == 0);
         for (unsigned i = 0; i < CLIENTS_MAX; i++) {
@@ -173,7 +180,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
                 fds[i] = make_descriptor(kinds >> (2 * i) & 3, i);
                 expect(fds[i] >= 0);
         }
-        send_descriptors(pair[how >> 2 & 1], fds, 2, input_byte(&input));
+        more = input_byte(&input);
+        send_descriptors(pair[how >> 2 & 1], fds, 2, more);
         /* A message without descriptors, and one of which some came already. */
         if (how & 8)
                 send_descriptors(pair[how >> 2 & 1], NULL, 0, input_byte(&input));
@@ -189,7 +197,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         expect(parked_list_add(&list, how & 0x80 ? "parked-2" : "parked-1", pair[1]));
 
         for (unsigned i = 0; i < list.count; i++)
-                adopted += parked_adopt(&list.items[i], &front);
+                adopted += parked_adopt(&list.items[i], &world.front, more & 0x80 ? NULL : &world.http);
         expect(adopted <= CLIENTS_MAX);
         parked_list_deinit(&list);
 
@@ -206,8 +214,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
                         read_client(clients[i]);
         }
         world_settle(&world);
-        expect(list_is_empty(&front.connections));
-        front_deinit(&front);
+        expect(list_is_empty(&world.front.connections) && list_is_empty(&world.http.connections));
+        world_end_fronts(&world);
         world_deinit(&world);
         for (unsigned i = 0; i < CLIENTS_MAX; i++)
                 clients[i] = util_close(clients[i]);

@@ -1,70 +1,85 @@
 /*
- * What an upstream answers, in any cuts: a completion, a stream of events, or an exchange that is passed on. It ends in one
- * way, whatever it says, and in the same way however it is cut; and no field of an answer's head is more than one.
+ * What a model server sends, in any cuts: to a prompt, to one that wants a stream, to an exchange, and in a tunnel. Each
+ * request is sent once, and ends in one way, the same however the answer is cut. What stands behind an answer is never taken
+ * for the answer to the next request.
  *
- * HTTP itself is libcurl's: what it makes of an answer, a status, lines and a body, is what the input says.
+ * The server is the other end of a socket pair, which takes the place of each connection.
  */
 
 #include "daemon/model/upstream_session.h"
 
 #include <errno.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 
 #include "common/util.h"
+#include "daemon/model/generation.h"
 #include "tests/fuzz/fuzz.h"
 
-/* In place of daemon/model/fetch: there is one at a time. */
-static struct fetch *current;
-static long current_status;
-
-int fetcher_init(struct fetcher *fetcher, struct reactor *reactor, const struct target *target, uint64_t max) {
-        (void)reactor;
-        (void)target;
-        (void)max;
-        *fetcher = (struct fetcher){ 0 };
-        return 0;
-}
-
-void fetcher_deinit(struct fetcher *fetcher) {
-        (void)fetcher;
-        expect(!current);
-}
-
-int fetch_start(struct fetch *fetch, struct fetcher *fetcher, const struct fetch_request *request) {
-        (void)fetcher;
-        expect(!current);
-        expect(request->path && (request->body || request->body_len == 0));
-        current = fetch;
-        return 0;
-}
-
-void fetch_cancel(struct fetch *fetch) {
-        if (current == fetch)
-                current = NULL;
-}
-
-void fetch_pause(struct fetch *fetch, bool paused) {
-        expect(fetch == current);
-        (void)paused;
-}
-
-long fetch_status(const struct fetch *fetch) {
-        return fetch == current ? current_status : 0;
-}
-
-/* What came of it. */
-
-struct outcome {
-        char *data;             /* the head, then the parts */
-        size_t len;
-        char end[1200];         /* how it ended, and its last words */
-        unsigned heads;
-        unsigned ends;
+/* The first byte of the input. */
+enum {
+        KIND = 3,
+        KIND_PROMPT = 0,
+        KIND_STREAM = 1,
+        KIND_POST = 2,
+        KIND_OTHER = 3,         /* HEAD, or an upgrade */
+        IS_UPGRADE = 4,
+        BREAKS = 8,             /* the connection is reset, not closed */
+        RESENT = 16,
+        ONCE = 32,              /* it may not be sent again */
+        HAS_OPTIONS = 64,
+        PAUSES = 128,
 };
 
-static struct outcome *outcome;
-static bool is_exchange;
+static struct reactor reactor;
+static struct socket_group *sockets;
+static struct model_session *session;
 
-static void note(const char *data, size_t len) {
+static int peers[2];            /* the server's ends, in the order of the connections */
+static unsigned peer_count;
+
+int __wrap_socket(int domain, int type, int protocol);
+int __wrap_connect(int fd, const struct sockaddr *address, socklen_t len);
+
+int __wrap_socket(int domain, int type, int protocol) {
+        int fds[2];
+
+        (void)protocol;
+        expect(domain == AF_UNIX && peer_count < ARRAY_SIZE(peers));
+        expect(socketpair(AF_UNIX, type, 0, fds) == 0);
+        peers[peer_count++] = fds[1];
+        return fds[0];
+}
+
+int __wrap_connect(int fd, const struct sockaddr *address, socklen_t len) {
+        (void)fd;
+        (void)address;
+        (void)len;
+        return 0;
+}
+
+/* A request, and what came of it. */
+struct outcome {
+        struct recipient recipient;
+        struct inference *inference;
+        struct exchange exchange;
+        struct http_request request;
+        char *data;                     /* the heads, and the parts */
+        size_t len;
+        char end[1200];                 /* how it ended, and the last words */
+        unsigned heads;
+        unsigned status;
+        unsigned ends;
+        enum ending how;
+        bool pauses;
+        bool is_paused;
+};
+
+static struct outcome *outcome_of(struct recipient *recipient) {
+        return container_of(recipient, struct outcome, recipient);
+}
+
+static void note(struct outcome *outcome, const char *data, size_t len) {
         expect(outcome->ends == 0);
         if (len == 0)
                 return;
@@ -74,214 +89,259 @@ static void note(const char *data, size_t len) {
         outcome->len += len;
 }
 
-static void note_end(char how, const char *data, size_t len) {
-        expect(outcome->ends++ == 0);
-        outcome->end[0] = how;
-        memcpy(outcome->end + 1, data, MIN(len, sizeof(outcome->end) - 2));
-}
-
-static const char *const sent_fields[] = { "Content-Type: text/x", "Empty;" };
-static const struct exchange exchange = {
-        .method = "POST",
-        .target = "/v1/x",
-        .fields = sent_fields,
-        .field_count = ARRAY_SIZE(sent_fields),
-        .body = "body",
-        .body_len = 4,
-};
-
-static const struct exchange *on_exchange(struct inference_events *events, struct inference *inference) {
-        (void)events;
+static const struct exchange *on_exchange(struct recipient *recipient, struct inference *inference) {
         expect(inference->is_exchange);
-        return &exchange;
+        return &outcome_of(recipient)->exchange;
 }
 
-static void expect_text(const char *text) {
-        for (const unsigned char *p = (const unsigned char *)text; *p; p++)
-                expect((*p >= 0x20 || *p == '\t') && *p != 0x7f);
+static void on_head(struct recipient *recipient, struct inference *inference, const struct answer_head *head) {
+        struct outcome *outcome = outcome_of(recipient);
+
+        expect(inference == outcome->inference && inference->is_exchange);
+        expect(outcome->status < 200 && outcome->status != 101);
+        expect(head->answer->status >= 100 && head->answer->status <= 999);
+        expect(memcmp(head->bytes + head->answer->len - 4, "\r\n\r\n", 4) == 0);
+        outcome->status = head->answer->status;
+        outcome->heads++;
+        note(outcome, head->bytes, head->answer->len);
 }
 
-static void on_head(struct inference_events *events, struct inference *inference, const struct answer_head *head) {
-        char text[64];
+static void on_part(struct recipient *recipient, struct inference *inference, const char *data, size_t len) {
+        struct outcome *outcome = outcome_of(recipient);
 
-        (void)events;
-        expect(inference->is_exchange && outcome->heads++ == 0 && outcome->len == 0);
-        expect(head->status >= 200 && head->status <= 999);
-        note(text, (size_t)snprintf(text, sizeof(text), "%u %zu %llx\n", head->status, head->field_count,
-                                    (unsigned long long)head->length));
-        for (size_t i = 0; i < head->field_count; i++) {
-                expect(*head->fields[i].name && !strchr(head->fields[i].name, ':'));
-                expect_text(head->fields[i].value);
-                note(head->fields[i].name, strlen(head->fields[i].name) + 1);
-                note(head->fields[i].value, strlen(head->fields[i].value) + 1);
-        }
+        expect(inference == outcome->inference && len > 0 && !outcome->is_paused);
+        expect(inference->is_exchange ? outcome->status >= 200 || outcome->status == 101 : inference->stream);
+        note(outcome, data, len);
+        if (!outcome->pauses)
+                return;
+        outcome->pauses = false;
+        /* More events of a stream may have come with this one. */
+        outcome->is_paused = inference->is_exchange;
+        upstream_pause(session, inference, true);
 }
 
-static void on_part(struct inference_events *events, struct inference *inference, const char *data, size_t len) {
-        (void)events;
-        expect(inference->stream || outcome->heads == 1);
-        note(data, len);
-}
-
-static void on_answered(struct inference_events *events, struct inference *inference, const char *data, size_t len) {
-        (void)events;
-        expect(!inference->is_exchange || outcome->heads == 1);
-        expect(len == 0 || !(inference->stream || inference->is_exchange));
-        note_end('A', data, len);
-}
-
-static void on_failed(struct inference_events *events, struct inference *inference, const char *reason) {
-        (void)events;
+static void on_sent(struct recipient *recipient, struct inference *inference) {
+        (void)recipient;
         (void)inference;
-        note_end('F', reason, strlen(reason));
+        expect(false);
 }
 
-/* What was delivered of is not asked for again. */
-static void on_lost(struct inference_events *events, struct inference *inference, const char *reason) {
+static const struct answer_ops answer_ops = { .exchange = on_exchange, .head = on_head, .part = on_part, .sent = on_sent };
+
+static void on_ended(struct session_events *events, struct inference *inference, const struct answer_end *end) {
+        struct outcome *outcome = outcome_of(inference->recipient);
+
         (void)events;
-        (void)inference;
-        expect(outcome->len == 0 && outcome->heads == 0);
-        note_end('L', reason, strlen(reason));
-}
-
-static struct inference_events events = {
-        .exchange = on_exchange,
-        .head = on_head,
-        .part = on_part,
-        .answered = on_answered,
-        .failed = on_failed,
-        .lost = on_lost,
-};
-
-/* How the answer comes. */
-struct answer {
-        long status;
-        const uint8_t *head;            /* lines, each with its LF */
-        size_t head_len;
-        const uint8_t *body;
-        size_t body_len;
-        const uint8_t *cuts;            /* lengths; none: all at once */
-        size_t cuts_len;
-        bool breaks;                    /* the connection, at its end */
-        bool cancelled;                 /* instead of its end */
-};
-
-static void finish(struct fetch *fetch, long status, const char *error) {
-        /* As fetch.c does it: its memory is its own again when it is told. */
-        fetch_cancel(fetch);
-        fetch->done(fetch, status, error);
-}
-
-static void answer_it(const struct answer *answer) {
-        struct fetch *fetch = current;
-        size_t at = 0;
-
-        current_status = answer->status;
-        for (size_t i = 0; fetch->line && i < answer->head_len;) {
-                const uint8_t *line = answer->head + i, *end = memchr(line, '\n', answer->head_len - i);
-                size_t len = end ? (size_t)(end - line) : answer->head_len - i;
-
-                i += len + 1;
-                while (len > 0 && line[len - 1] == '\r')
-                        len--;
-                if (!fetch->line(fetch, (const char *)line, len)) {
-                        finish(fetch, 0, "Failed writing header");
-                        return;
-                }
+        expect(inference == outcome->inference && outcome->ends++ == 0);
+        outcome->how = end->how;
+        outcome->end[0] = (char)('0' + end->how);
+        memcpy(outcome->end + 1, end->text, MIN(end->len, sizeof(outcome->end) - 2));
+        switch (end->how) {
+        case ENDING_COMPLETE:
+                expect(!inference->is_exchange || outcome->status >= 200 || outcome->status == 101);
+                expect(end->len == 0 || !(inference->stream || inference->is_exchange));
+                break;
+        case ENDING_FAILED:
+                expect(strlen(end->text) == end->len && end->len > 0);
+                break;
+        default:
+                expect(end->how != ENDING_UNAVAILABLE || (inference->repeats && !inference->resent));
+                expect(outcome->heads == 0 && outcome->len == 0);
+                expect(strlen(end->text) == end->len && end->len > 0);
         }
-        for (size_t i = 0; at < answer->body_len; i++) {
-                size_t n = answer->cuts_len > 0 ? answer->cuts[i % answer->cuts_len] : answer->body_len;
-
-                n = MIN(MAX(n, (size_t)1), answer->body_len - at);
-                /* There is no body before there is a whole head. */
-                if (is_exchange && outcome->heads == 0)
-                        break;
-                if (!fetch->data(fetch, (const char *)answer->body + at, n)) {
-                        finish(fetch, 0, "Failed writing received data to disk/application");
-                        return;
-                }
-                at += n;
-        }
-        if (!answer->cancelled)
-                finish(fetch, answer->breaks ? 0 : answer->status, answer->breaks ? "The connection broke" : NULL);
 }
 
-static void run(struct outcome *to, uint8_t how, const struct answer *answer) {
-        const struct target target = { .base = "http://localhost" };
-        const struct upstream_session_options options = {
-                .target = &target,
-                .completion_path = "/v1/completions",
-                .completion_options = how & 0x40 ? "{\"temperature\":0}" : NULL,
-                .max_tokens = how & 0x40 ? 7 : 0,
+static void on_room(struct session_events *events) {
+        (void)events;
+        expect(false);
+}
+
+static struct session_events events = { on_ended, on_room };
+
+static void stop_run(struct job *job) {
+        (void)job;
+        reactor_stop(&reactor);
+}
+
+/* Two turns: what has come is read, and what follows from that is done. */
+static void turn(void) {
+        for (unsigned i = 0; i < 2; i++) {
+                struct job stop;
+
+                job_init(&stop, stop_run);
+                reactor_queue(&reactor, &stop);
+                reactor.stopped = false;
+                expect(reactor_run(&reactor) == 0);
+        }
+}
+
+static void outcome_init(struct outcome *outcome, uint8_t how) {
+        static const char text[] = "7prompt", body[] = "body";
+        static const char *const heads[] = {
+                "POST /v1/x HTTP/1.1\r\nHost: h\r\nContent-Type: text/x\r\n\r\n",
+                "HEAD /v1/x HTTP/1.1\r\nHost: h\r\n\r\n",
+                "GET /v1/x HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n",
         };
-        static const char text[] = "7prompt";
+        const char *head = heads[(how & KIND) != KIND_OTHER ? 0 : how & IS_UPGRADE ? 2 : 1];
         struct inference *inference = calloc(1, sizeof(*inference) + sizeof(text));
-        struct model model = { NULL };
-        struct model_session *session;
-        int r;
+        struct http_refusal refusal;
 
-        is_exchange = how % 3 == 2;
         expect(inference);
+        *outcome = (struct outcome){ .recipient = { &answer_ops }, .inference = inference, .pauses = how & PAUSES };
+        inference->recipient = &outcome->recipient;
         inference->id_len = 1;
         inference->prompt_len = sizeof(text) - 2;
         inference->has_prompt = true;
-        inference->is_exchange = is_exchange;
-        inference->stream = how % 3 == 1;
-        inference->resent = how & 0x20;
+        inference->is_exchange = (how & KIND) >= KIND_POST;
+        inference->stream = (how & KIND) == KIND_STREAM;
+        inference->resent = how & RESENT;
+        inference->repeats = !(how & ONCE);
         memcpy(inference->text, text, sizeof(text) - 1);
-        *to = (struct outcome){ 0 };
-        outcome = to;
-        expect(upstream_session_new(&options, &model, NULL, &events, &session) == 0);
-        r = upstream_infer(session, "model", inference);
-        expect(r == 0 && current);
-        answer_it(answer);
-        if (answer->cancelled && outcome->ends == 0) {
-                upstream_cancel(session, inference);
-                expect(outcome->ends == 0);
-        } else
-                expect(outcome->ends == 1);
-        upstream_session_free(session);
-        free(inference);
-        expect(!current);
+        expect(http_parse_request(&outcome->request, head, strlen(head), 0, &refusal) == HTTP_WHOLE);
+        outcome->exchange = (struct exchange){ .request = &outcome->request, .head = head, .body_len = HTTP_LENGTH_UNKNOWN };
+        if ((how & KIND) == KIND_POST) {
+                outcome->exchange.body = body;
+                outcome->exchange.body_len = sizeof(body) - 1;
+        }
 }
 
-/* How; the status; the lengths of what it is cut into, up to a zero; lines of a head, up to an empty one; and the body. */
+static void outcome_deinit(struct outcome *outcome) {
+        free(outcome->inference);
+        free(outcome->data);
+}
+
+/* The request has come, once. */
+static void expect_request(int peer, uint8_t how) {
+        static const char version[] = " HTTP/1.1\r\n";
+        static const char *const starts[] = { "POST /v1/completions", "POST /v1/completions", "POST /v1/x" };
+        const char *start = (how & KIND) != KIND_OTHER ? starts[how & KIND] : how & IS_UPGRADE ? "GET /v1/x" : "HEAD /v1/x";
+        char request[4096];
+        ssize_t n = recv(peer, request, sizeof(request) - 1, MSG_DONTWAIT);
+        const char *found;
+
+        expect(n > 0);
+        request[n] = '\0';
+        found = strstr(request, version);
+        expect(found && (size_t)(found - request) == strlen(start) && strncmp(request, start, strlen(start)) == 0);
+        expect(!strstr(found + 1, version));
+}
+
+static void server_send(struct outcome *outcome, const uint8_t *data, size_t len, const uint8_t *cuts, size_t cuts_len) {
+        for (size_t at = 0, i = 0; at < len; i++) {
+                size_t n = cuts_len > 0 ? cuts[i % cuts_len] : len;
+
+                n = MIN(MAX(n, (size_t)1), len - at);
+                (void)!send(peers[0], data + at, n, MSG_NOSIGNAL | MSG_DONTWAIT);
+                at += n;
+                turn();
+                if (outcome->ends > 0)
+                        continue;
+                outcome->is_paused = false;
+                upstream_pause(session, outcome->inference, false);
+                turn();
+        }
+}
+
+/* What the server sent before is no answer to this one. */
+static void run_another(void) {
+        static const char answer[] = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecond";
+        struct outcome outcome;
+
+        outcome_init(&outcome, KIND_POST);
+        expect(upstream_infer(session, outcome.inference) == 0);
+        turn();
+        if (outcome.ends == 0) {
+                expect(send(peers[peer_count - 1], answer, sizeof(answer) - 1, MSG_NOSIGNAL) == sizeof(answer) - 1);
+                turn();
+        }
+        expect(outcome.ends == 1 && outcome.how == ENDING_COMPLETE);
+        expect(outcome.len >= 6 && memcmp(outcome.data + outcome.len - 6, "second", 6) == 0 && outcome.heads == 1);
+        outcome_deinit(&outcome);
+}
+
+enum fate { ENDS, CANCELLED, FREED };
+
+static void run(struct outcome *outcome, uint8_t how, const struct input *answer, const uint8_t *cuts, size_t cuts_len,
+                enum fate fate) {
+        static const struct target target = { .base = "http://localhost", .socket = "s" };
+        const struct upstream_session_options options = {
+                .target = &target,
+                .completion_path = "/v1/completions",
+                .completion_options = how & HAS_OPTIONS ? "{\"temperature\":0}" : NULL,
+                .max_tokens = how & HAS_OPTIONS ? 7 : 0,
+        };
+        const struct session_place place = { &reactor, sockets, &events };
+        static struct generation generation = { .number = 1, .model = "model" };
+        struct model model = { NULL };
+
+        generation.address.ss_family = AF_UNIX;
+        generation.address_len = sizeof(struct sockaddr_un);
+        peer_count = 0;
+        outcome_init(outcome, how);
+        expect(upstream_session_new(&options, &model, &place, &session) == 0);
+        upstream_session_follow(session, &generation);
+        expect(upstream_infer(session, outcome->inference) == 0);
+        turn();
+        expect(peer_count == 1);
+        if (!(how & BREAKS))
+                expect_request(peers[0], how);
+        server_send(outcome, answer->data, answer->len, cuts, cuts_len);
+        if (fate == CANCELLED && outcome->ends == 0) {
+                upstream_cancel(session, outcome->inference);
+                turn();
+                expect(outcome->ends == 0);
+        }
+        if (fate == ENDS) {
+                if (outcome->ends == 1 && !(how & BREAKS))
+                        run_another();
+                close(peers[0]);
+                peers[0] = -1;
+                turn();
+                expect(outcome->ends == 1);
+        }
+        upstream_session_free(session);
+        for (unsigned i = 0; i < peer_count; i++)
+                if (peers[i] >= 0)
+                        close(peers[i]);
+}
+
+static void init(void) {
+        if (sockets)
+                return;
+        sockets = calloc(1, sizeof(*sockets));
+        expect(sockets && reactor_init(&reactor) == 0);
+        socket_group_init(sockets, &reactor);
+}
+
+/* How; the lengths of what the answer is cut into, up to a zero; the answer. */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-        static const long statuses[] = { 200, 200, 200, 503, 500, 404, 204, 100, 302 };
         struct input input = { data, size };
         struct outcome whole, cut;
-        struct answer answer;
-        const uint8_t *end;
+        const uint8_t *cuts, *end;
+        size_t cuts_len;
         uint8_t how;
 
-        if (size < 3)
+        if (size < 2 || size > 65536)
                 return 0;
+        init();
         how = input_byte(&input);
-        answer = (struct answer){ .status = statuses[input_byte(&input) % ARRAY_SIZE(statuses)], .breaks = how & 0x80 };
+        cuts = input.data;
         end = memchr(input.data, '\0', input.len);
-        answer.cuts = input.data;
-        answer.cuts_len = end ? (size_t)(end - input.data) : 0;
-        input.data += answer.cuts_len + (end != NULL);
-        input.len -= answer.cuts_len + (end != NULL);
-        if (how % 3 == 2) {
-                end = memmem(input.data, input.len, "\n\n", 2);
-                answer.head = input.data;
-                answer.head_len = end ? (size_t)(end - input.data) + 2 : input.len;
-                input.data += answer.head_len;
-                input.len -= answer.head_len;
-        }
-        answer.body = input.data;
-        answer.body_len = input.len;
+        cuts_len = end ? (size_t)(end - input.data) : 0;
+        input.data += cuts_len + (end != NULL);
+        input.len -= cuts_len + (end != NULL);
 
-        run(&cut, how, &answer);
-        answer.cuts_len = 0;
-        run(&whole, how, &answer);
-        expect(whole.len == cut.len && (whole.len == 0 || memcmp(whole.data, cut.data, whole.len) == 0));
-        expect(strcmp(whole.end, cut.end) == 0 && whole.heads == cut.heads);
-        free(whole.data);
-        free(cut.data);
-        answer.cancelled = true;
-        run(&whole, how, &answer);
-        free(whole.data);
+        run(&cut, how, &input, cuts, cuts_len, ENDS);
+        run(&whole, how, &input, cuts, 0, ENDS);
+        expect(whole.how == cut.how && whole.heads == cut.heads && whole.status == cut.status);
+        /* What was read together with malformed framing is not delivered; and of several faults of a head any is named. */
+        expect(MIN(whole.len, cut.len) == 0 || memcmp(whole.data, cut.data, MIN(whole.len, cut.len)) == 0);
+        expect(whole.how == ENDING_FAILED || (whole.len == cut.len && strcmp(whole.end, cut.end) == 0));
+        outcome_deinit(&whole);
+        outcome_deinit(&cut);
+        run(&cut, how, &input, cuts, cuts_len, CANCELLED);
+        outcome_deinit(&cut);
+        run(&cut, how, &input, cuts, cuts_len, FREED);
+        outcome_deinit(&cut);
         return 0;
 }

@@ -2,59 +2,88 @@
 
 /*
  * A worker without a thread, and all that it lives in, so that an input decides what happens and when: a clock that stands
- * still, a model that answers when it is told to, gates that the input opens.
+ * still, a model that answers when it is told to, gates that the input opens. The queue, the lane and the fronts are the
+ * daemon's own.
  */
 
 #include "common/number.h"
-#include "daemon/front/request.h"
-#include "daemon/loop/reactor.h"
-#include "daemon/status.h"
+#include "daemon/front/http.h"
+#include "daemon/front/unix.h"
 #include "tests/fuzz/fuzz.h"
 
 /* An inference that the model has. */
 struct run {
         struct list link;
         struct inference *inference;
-        bool begun;                     /* of an exchange: its head is sent */
+        uint64_t left;                  /* bytes of an answer whose length was said */
+        bool begun;                     /* something of the answer was delivered */
+        bool tunnel;
+        bool finished;                  /* of a tunnel: the client has ended */
         bool paused;
+        size_t unsent;                  /* of a tunnel: what the model has not taken */
 };
 
 #define WORLD_GENERATIONS 8
 
 struct world {
         struct reactor reactor;
+        struct socket_group sockets;
         struct gate stop;
         struct status status;
         struct request_limits limits;
+        uint64_t max_inflight;
         struct generation *generations[WORLD_GENERATIONS];
         unsigned current;
-        struct host host;
-        struct request_queue queue;
+        struct queue queue;
+        struct lane lane;
+        struct places_lane *places[PLACES_KINDS];
+        struct parking_keeper *keeper;  /* NULL: nothing is parked */
+        struct parking_limit parking_limit;
+        struct parking parking;
+        struct front front;
+        struct http http;
+        struct http_group http_group;
         struct model_ops ops;
         struct model model;
         struct model_session session;
-        struct inference_events *events;
+        struct session_events *events;
         struct list runs;
         unsigned runs_count;
         int infer_error;                /* what the next inference ends in at once; 0: it begins */
+        bool busy;                      /* the model takes no inference for now */
         uint64_t inferred;              /* inferences that have begun */
         struct job errands;             /* what the server does for a worker, in its next turn */
         struct job turn_end;
         unsigned turns;
         bool wants_load;
         bool wants_stop;
-        bool wants_room;
+        bool offered;
         /* For HTTP: looks at what is passed on. */
         void (*look)(const struct exchange *exchange);
 };
 
+/* A service manager that keeps what is parked. */
+extern struct parking_keeper world_keeper;
+
 /* Now, for everything: nanoseconds. */
 extern uint64_t world_clock;
 
-/* The limits are set by the caller before. */
+/* The limits, the keeper and the options of HTTP are set by the caller before. */
 void world_init(struct world *world);
 
-/* Nothing of it is there any more: checked too. */
+/* Ends the fronts, as the daemon does: no client is served any more, and what is parked is left to a successor or dropped. */
+void world_end_fronts(struct world *world);
+
+/*
+ * A restart: waiting requests are left to the next process, and what is in flight finishes. Returns whether the daemon
+ * does that now; then world_replace() is due.
+ */
+bool world_leave(struct world *world);
+
+/* This process ends, or was killed, and the next one takes over what was kept. */
+void world_replace(struct world *world, bool killed);
+
+/* The rest. Nothing of it is there any more: checked too. */
 void world_deinit(struct world *world);
 
 /* So many turns, none of which waits. */
@@ -74,8 +103,9 @@ struct run *world_run(struct world *world, unsigned i);
 /* What becomes of it. */
 void world_part(struct world *world, struct run *run, const char *data, size_t len);
 void world_answer(struct world *world, struct run *run);
-void world_fail(struct world *world, struct run *run);
-void world_lose(struct world *world, struct run *run);
+
+/* It ends otherwise: ENDING_FAILED at any time, another one only while nothing was delivered. */
+void world_end(struct world *world, struct run *run, enum ending how, uint64_t retry_after);
 
 /* Answers all, and what is begun by that too. */
 void world_answer_all(struct world *world);

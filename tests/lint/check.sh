@@ -5,7 +5,7 @@
 set -u
 cd "$(dirname "$0")/../.."
 
-flags=(-std=gnu17 -I. -D_GNU_SOURCE '-DMSD_VERSION=""')
+flags=(-std=gnu17 -I. -D_GNU_SOURCE '-DMSD_VERSION=""' ${LLHTTP_CPPFLAGS-})
 mapfile -t sources < <(find common daemon client -name '*.c' | sort)
 jobs=$(nproc)
 

@@ -1,15 +1,15 @@
 #!/bin/bash
-# check.sh [full]: has spin look at every state of gate.pml, for sizes that take seconds, or with "full" some minutes; then
-# that it finds each mutant wrong. One line for each: what was looked at, how many states, how deep, memory, time.
+# check.sh [full]: has spin look at every state of gate.pml and places.pml, for sizes that take seconds, or with "full" some
+# minutes; then that it finds mutants wrong, with "full" each of them. One line for each: the macros, states, depth, memory, time.
 #
-#   asserts    what is answered is answered once and with the right reason, no event is acted upon twice, no generation is
-#              looked at after its end; and when nothing can happen any more, all that was accepted is answered
+#   asserts    gate.pml: each request is answered once and with the right reason, no event is acted upon twice, no generation is
+#              looked at after its end; and when nothing can happen any more, all accepted requests are answered.
+#              places.pml: what its head says of every state, of lanes at rest, and of the order
 #   answered   []<> accepted == heard, with weak fairness: every request is answered at some time, whatever else goes on
 #   no cycle   nothing goes on for ever: no worker spins, not even an unfair one
 set -euo pipefail
 
 top=$(cd "$(dirname "$0")/../.." && pwd)
-model=$top/tests/model/gate.pml
 work=${BUILD:-build}/model
 size=${1-small}
 failed=0
@@ -26,6 +26,11 @@ if ! command -v spin >/dev/null; then
     echo 'SKIP: spin is not installed'
     exit 0
 fi
+# Most of the short form is compiling what spin makes: clang takes a third of gcc's time for it.
+compiler=${CC:-cc}
+if [ "$size" = small ] && command -v clang >/dev/null; then
+    compiler=clang
+fi
 mkdir -p "$work"
 work=$(cd "$work" && pwd)
 
@@ -41,9 +46,9 @@ look() {
     macros=("${@/#/-D}")
     (
         cd "$work"
-        rm -f pan* gate.pml.trail out
-        spin "${macros[@]}" -a "$model" >generated || { cat generated; exit 1; }
-        "${CC:-cc}" "$optimize" -w -DCOLLAPSE -DMEMLIM=6000 "${flags[@]}" -o pan pan.c
+        rm -f pan* ./*.trail out
+        spin "${macros[@]}" -a "$top/tests/model/$model" >generated || { cat generated; exit 1; }
+        "$compiler" "$optimize" -w -DCOLLAPSE -DMEMLIM=6000 "${flags[@]}" -o pan pan.c
         ./pan -m10000 -w"$table" ${ignore-} "${run[@]}" >out 2>&1
     )
 }
@@ -74,7 +79,7 @@ holds() {
     if [ "$verdict" = FAILS ]; then
         grep '^pan:' "$work/out" || true
         # The way there: what each thread does, in the order in which it happens.
-        [ ! -e "$work/gate.pml.trail" ] || (cd "$work" && spin "${macros[@]}" -k gate.pml.trail -p -g "$model")
+        [ ! -e "$work/$model.trail" ] || (cd "$work" && spin "${macros[@]}" -k "$model.trail" -p -g "$top/tests/model/$model")
     fi
 }
 
@@ -90,6 +95,12 @@ words() {
     *'first[gen]'*) echo 'the wrong reason' ;;
     *written*) echo 'the eventfd is written twice' ;;
     *freed*) echo 'a generation that is freed is looked at' ;;
+    *'given[i]==0'*) echo 'a lane keeps a place that it cannot use' ;;
+    *'taken==(in_flight'*) echo 'a place is lost' ;;
+    *'||(waiting[i]==0'*) echo 'one waits, and a place is free' ;;
+    *'counted[i]&&'*) echo 'a new request overtakes an older one' ;;
+    *older*) echo 'a request overtakes an older one' ;;
+    *'(waiting[w]==0)||counted[w]'*) echo 'one waits, and is not registered' ;;
     *leaving*) echo 'a worker ends, and one is not answered' ;;
     *) echo "$1" ;;
     esac
@@ -115,55 +126,134 @@ mutant() {
     figures "$1" "${*:2}" "$how"
 }
 
-print property 'macros of gate.pml' states depth memory time found
-if [ "$size" = full ]; then
-    holds asserts WORKERS=3 REQUESTS=2 GENERATIONS=1
-    holds asserts WORKERS=2 REQUESTS=3 GENERATIONS=1 ADMINISTRATOR
-    holds asserts WORKERS=2 REQUESTS=2 GENERATIONS=1 ADMINISTRATOR RIVAL
-    holds asserts WORKERS=2 REQUESTS=2 GENERATIONS=2
-    holds asserts WORKERS=2 REQUESTS=1 GENERATIONS=2 LOSSES=1
-    holds asserts WORKERS=2 REQUESTS=1 GENERATIONS=2 MAILBOX
-    holds asserts WORKERS=1 REQUESTS=2 GENERATIONS=2 LOSSES=1 ADMINISTRATOR HAND_OVER
-    holds asserts WORKERS=1 REQUESTS=2 GENERATIONS=2 LOSSES=2 ADMINISTRATOR HAND_OVER OBSERVERS=1
-    holds asserts WORKERS=1 REQUESTS=1 GENERATIONS=3 LOSSES=1
-    holds asserts WORKERS=1 REQUESTS=5 GENERATIONS=2 BATCH=2
-    for property in answered 'no cycle'; do
-        holds "$property" WORKERS=2 REQUESTS=2 GENERATIONS=1 ADMINISTRATOR
-        holds "$property" WORKERS=2 REQUESTS=1 GENERATIONS=2
-        holds "$property" WORKERS=1 REQUESTS=2 GENERATIONS=2 LOSSES=1
-        holds "$property" WORKERS=1 REQUESTS=1 GENERATIONS=2 LOSSES=1 MAILBOX ADMINISTRATOR HAND_OVER
-    done
-else
-    holds asserts WORKERS=2 REQUESTS=2 GENERATIONS=1
-    holds asserts WORKERS=1 REQUESTS=2 GENERATIONS=2 OBSERVERS=1
-    holds asserts WORKERS=1 REQUESTS=1 GENERATIONS=2 LOSSES=1 MAILBOX
-    for property in answered 'no cycle'; do
-        holds "$property" WORKERS=2 REQUESTS=1 GENERATIONS=1
-        holds "$property" WORKERS=1 REQUESTS=1 GENERATIONS=2 LOSSES=1
-    done
-fi
+gate() {
+    print property 'macros of gate.pml' states depth memory time found
+    if [ "$size" = full ]; then
+        holds asserts WORKERS=3 REQUESTS=2 GENERATIONS=1
+        holds asserts WORKERS=2 REQUESTS=3 GENERATIONS=1 ADMINISTRATOR
+        holds asserts WORKERS=2 REQUESTS=2 GENERATIONS=1 ADMINISTRATOR RIVAL
+        holds asserts WORKERS=2 REQUESTS=2 GENERATIONS=2
+        holds asserts WORKERS=2 REQUESTS=1 GENERATIONS=2 LOSSES=1
+        holds asserts WORKERS=2 REQUESTS=1 GENERATIONS=2 MAILBOX
+        holds asserts WORKERS=1 REQUESTS=2 GENERATIONS=2 LOSSES=1 ADMINISTRATOR HAND_OVER
+        holds asserts WORKERS=1 REQUESTS=2 GENERATIONS=2 LOSSES=2 ADMINISTRATOR HAND_OVER OBSERVERS=1
+        holds asserts WORKERS=1 REQUESTS=1 GENERATIONS=3 LOSSES=1
+        holds asserts WORKERS=1 REQUESTS=5 GENERATIONS=2 BATCH=2
+        for property in answered 'no cycle'; do
+            holds "$property" WORKERS=2 REQUESTS=2 GENERATIONS=1 ADMINISTRATOR
+            holds "$property" WORKERS=2 REQUESTS=1 GENERATIONS=2
+            holds "$property" WORKERS=1 REQUESTS=2 GENERATIONS=2 LOSSES=1
+            holds "$property" WORKERS=1 REQUESTS=1 GENERATIONS=2 LOSSES=1 MAILBOX ADMINISTRATOR HAND_OVER
+        done
+    else
+        holds asserts WORKERS=2 REQUESTS=2 GENERATIONS=1
+        holds asserts WORKERS=1 REQUESTS=2 GENERATIONS=2 OBSERVERS=1
+        holds asserts WORKERS=1 REQUESTS=1 GENERATIONS=2 LOSSES=1 MAILBOX
+        holds answered WORKERS=2 REQUESTS=1 GENERATIONS=1
+        holds 'no cycle' WORKERS=1 REQUESTS=1 GENERATIONS=2 LOSSES=1
+    fi
 
+    echo
+    print property 'mutants of gate.pml' states depth memory time found
+    mutant asserts WRITE_FIRST WORKERS=1 REQUESTS=1 GENERATIONS=1
+    mutant asserts NO_CLAIM WORKERS=1 REQUESTS=1 GENERATIONS=1
+    mutant asserts LEVEL WORKERS=1 REQUESTS=1 GENERATIONS=1
+    mutant asserts NO_LOOK WORKERS=1 REQUESTS=1 GENERATIONS=1
+    mutant answered NO_WATCH WORKERS=1 REQUESTS=1 GENERATIONS=2
+    mutant 'no cycle' LEVEL WORKERS=1 REQUESTS=1 GENERATIONS=1
+    [ "$size" = full ] || return 0
+    mutant asserts NO_EXCHANGE WORKERS=1 REQUESTS=1 GENERATIONS=1 RIVAL
+    mutant asserts READ_EVENT WORKERS=2 REQUESTS=2 GENERATIONS=1
+    mutant asserts STALE_BATCH WORKERS=1 REQUESTS=1 GENERATIONS=2
+    mutant asserts NO_WATCH WORKERS=1 REQUESTS=1 GENERATIONS=2
+    mutant asserts ONE_PORTION WORKERS=1 REQUESTS=2 GENERATIONS=1
+    mutant asserts NOT_UNLINKED WORKERS=1 REQUESTS=1 GENERATIONS=1
+    mutant asserts STOP_FIRST WORKERS=1 REQUESTS=1 GENERATIONS=1
+    mutant asserts GATE_FIRST WORKERS=1 REQUESTS=1 GENERATIONS=2 LOSSES=1
+    mutant asserts GATE_FIRST WORKERS=1 REQUESTS=1 GENERATIONS=2 OBSERVERS=1
+    mutant asserts ABANDON_BLINDLY WORKERS=1 REQUESTS=1 GENERATIONS=1
+    mutant asserts FORGET_OBSERVERS WORKERS=1 REQUESTS=1 GENERATIONS=2 OBSERVERS=1 ADMINISTRATOR
+    mutant asserts NO_SUSPECT WORKERS=1 REQUESTS=1 GENERATIONS=1 LOSSES=1
+    mutant asserts LETTERS_FIRST WORKERS=1 REQUESTS=1 GENERATIONS=2 LOSSES=1 MAILBOX
+    mutant asserts FREE_AT_ONCE WORKERS=1 REQUESTS=1 GENERATIONS=2
+    mutant answered WRITE_FIRST WORKERS=1 REQUESTS=1 GENERATIONS=1
+}
+
+places() {
+    print property 'macros of places.pml' states depth memory time found
+    if [ "$size" = full ]; then
+        holds asserts LANES=3 REQUESTS=2
+        holds asserts LANES=3 REQUESTS=4 EARLY=3 FIXED
+        holds asserts LANES=3 REQUESTS=4 EARLY=4 PLACES=2
+        holds asserts LANES=2 REQUESTS=3 PLACES=2
+        holds asserts LANES=2 REQUESTS=4 EARLY=2 DEPARTURES=2
+        holds asserts LANES=2 REQUESTS=2 BUSY=1 SYNCHRONOUS=1
+        holds asserts LANES=2 REQUESTS=2 LOSSES=1
+        holds asserts LANES=2 REQUESTS=2 GENERATIONS=2 FAILING
+        holds asserts LANES=2 REQUESTS=2 EARLY=2 LOSSES=1 GENERATIONS=2
+        holds asserts LANES=2 REQUESTS=2 EARLY=2 BUSY=1 GENERATIONS=2
+        holds asserts LANES=2 REQUESTS=2 EARLY=2 BUSY=1 LOSSES=1 DEPARTURES=0
+        holds asserts LANES=3 REQUESTS=2 EARLY=2 LOSSES=1 DEPARTURES=0
+        holds asserts LANES=2 REQUESTS=2 STOP
+        holds asserts LANES=2 REQUESTS=2 EARLY=2 LOSSES=1 STOP
+        holds 'no cycle' LANES=3 REQUESTS=3 EARLY=3
+        holds 'no cycle' LANES=2 REQUESTS=3
+        holds 'no cycle' LANES=2 REQUESTS=2 BUSY=1
+        holds 'no cycle' LANES=2 REQUESTS=2 EARLY=2 LOSSES=1
+        holds 'no cycle' LANES=2 REQUESTS=2 EARLY=2 GENERATIONS=2 FAILING
+    else
+        holds asserts LANES=2 REQUESTS=2
+        holds asserts LANES=2 REQUESTS=2 EARLY=2 BUSY=1
+        holds asserts LANES=2 REQUESTS=2 EARLY=2 LOSSES=1 DEPARTURES=0
+        holds 'no cycle' LANES=2 REQUESTS=2 EARLY=2
+    fi
+
+    echo
+    print property 'mutants of places.pml' states depth memory time found
+    mutant asserts DROP_OFFER LANES=2 REQUESTS=2
+    mutant asserts OVERSHOOT LANES=2 REQUESTS=3
+    mutant asserts IGNORE_LANES LANES=2 REQUESTS=2
+    mutant asserts IGNORE_OFFER LANES=1 REQUESTS=2 EARLY=2 BUSY=1 GENERATIONS=2
+    mutant asserts LOSE_TURN LANES=2 REQUESTS=2 EARLY=2 LOSSES=1 DEPARTURES=0
+    mutant asserts NO_EXCHANGE LANES=2 REQUESTS=2
+    mutant 'no cycle' CLEAR_FIRST LANES=2 REQUESTS=2
+    mutant 'no cycle' STAY LANES=2 REQUESTS=2 BUSY=1
+    [ "$size" = full ] || return 0
+    mutant asserts KEEP_OFFER LANES=2 REQUESTS=2 BUSY=1
+    mutant asserts KEEP_REFUSED LANES=2 REQUESTS=2 GENERATIONS=2 FAILING
+    mutant asserts KEEP_REFUSED LANES=2 REQUESTS=2 STOP
+    mutant asserts IGNORE_OFFER LANES=2 REQUESTS=2 EARLY=2 GENERATIONS=2
+    mutant asserts CLAIM_BLINDLY LANES=2 REQUESTS=2
+    mutant asserts LOOK_AGAIN LANES=3 REQUESTS=4 EARLY=4
+    mutant asserts ONE_CLAIM LANES=2 REQUESTS=2 EARLY=2 PLACES=2
+    mutant asserts NO_CLAIM LANES=2 REQUESTS=2
+    mutant asserts NO_RESCAN LANES=2 REQUESTS=3
+    mutant asserts NO_RESUME LANES=1 REQUESTS=2 LOSSES=1 DEPARTURES=0
+    mutant 'no cycle' COUNT_FIRST LANES=2 REQUESTS=2
+}
+
+# use MODEL: in a directory of its own.
+use() {
+    model=$1.pml
+    work=$work/$1
+    mkdir -p "$work"
+}
+
+# At the sizes of make check one beside the other; otherwise in turn, for the times to be right.
+(
+    use places
+    places
+    exit "$failed"
+) >"$work/places.out" 2>&1 &
+other=$!
+[ "$size" = small ] || wait "$other" || failed=1
+(
+    use gate
+    gate
+    exit "$failed"
+) &
+wait "$!" || failed=1
+[ "$size" = full ] || wait "$other" || failed=1
 echo
-print property 'mutants' states depth memory time found
-mutant asserts WRITE_FIRST WORKERS=1 REQUESTS=1 GENERATIONS=1
-mutant asserts NO_CLAIM WORKERS=1 REQUESTS=1 GENERATIONS=1
-mutant asserts NO_EXCHANGE WORKERS=1 REQUESTS=1 GENERATIONS=1 RIVAL
-mutant asserts LEVEL WORKERS=1 REQUESTS=1 GENERATIONS=1
-mutant asserts READ_EVENT WORKERS=2 REQUESTS=2 GENERATIONS=1
-mutant asserts STALE_BATCH WORKERS=1 REQUESTS=1 GENERATIONS=2
-mutant asserts NO_LOOK WORKERS=1 REQUESTS=1 GENERATIONS=1
-mutant asserts NO_WATCH WORKERS=1 REQUESTS=1 GENERATIONS=2
-mutant asserts ONE_PORTION WORKERS=1 REQUESTS=2 GENERATIONS=1
-mutant asserts NOT_UNLINKED WORKERS=1 REQUESTS=1 GENERATIONS=1
-mutant asserts STOP_FIRST WORKERS=1 REQUESTS=1 GENERATIONS=1
-mutant asserts GATE_FIRST WORKERS=1 REQUESTS=1 GENERATIONS=2 LOSSES=1
-mutant asserts GATE_FIRST WORKERS=1 REQUESTS=1 GENERATIONS=2 OBSERVERS=1
-mutant asserts ABANDON_BLINDLY WORKERS=1 REQUESTS=1 GENERATIONS=1
-mutant asserts FORGET_OBSERVERS WORKERS=1 REQUESTS=1 GENERATIONS=2 OBSERVERS=1 ADMINISTRATOR
-mutant asserts NO_SUSPECT WORKERS=1 REQUESTS=1 GENERATIONS=1 LOSSES=1
-mutant asserts LETTERS_FIRST WORKERS=1 REQUESTS=1 GENERATIONS=2 LOSSES=1 MAILBOX
-mutant asserts FREE_AT_ONCE WORKERS=1 REQUESTS=1 GENERATIONS=2
-mutant answered WRITE_FIRST WORKERS=1 REQUESTS=1 GENERATIONS=1
-mutant answered NO_WATCH WORKERS=1 REQUESTS=1 GENERATIONS=2
-mutant 'no cycle' LEVEL WORKERS=1 REQUESTS=1 GENERATIONS=1
+cat "$work/places.out"
 exit "$failed"

@@ -11,24 +11,25 @@
  *                  order, then runs the jobs. What clients and the model send is always ready, and may be all that is taken: a
  *                  batch has an end. In it:
  *   deliver()            mailbox_ready(), worker_deliver()
- *   follow()             request_queue_follow()
- *   handle_request()     model_server_handle_request(), with request_wait(), request_start(), request_refuse()
- *   observe()            request_observe() of a WAIT
+ *   follow()             daemon/queue/lane.c: lane_follow()
+ *   handle_request()     handle(), with wait_for_turn(), start(), fail()
+ *   observe()            lane_observe() of a WAIT
  *   settle()             settle(), settle_waiting(): a portion, and the job that goes on with it
  *   settle_observer()    settle_observer()
- *   lose()               inference_lost()
- *   abandon()            request_queue_abandon()
+ *   lose()               send_again()
+ *   abandon()            lane_abandon()
  * main_thread      daemon/server.c: load_ready(), load_failed(), load_lost(), LETTER_LOAD, signals_ready(), server_deliver();
  *   begin_generation()   begin_generation(), with free_generations()
  *   shut_down()          model_server_shutdown()
  *   hand_over()          model_server_hand_over()
  *   its end              end_serving(): when all workers are drained or the time is over; here at any moment, or never
- * administrator    host_shutdown(): a client's word, in the thread of the worker that heard it
+ * administrator    queue_shutdown(): a client's word, in the thread of the worker that heard it
  * rival            gate.h lets any thread settle a gate, the first counts: here one fails what the loader opens
  *
- * What is left out: --max-inflight, time-outs of requests, clients that go away, and parking but for its outcome (a request is
- * left to a successor when its worker ends). Steps are in one order for all threads here; whether the orders that gate.c
- * asks of the processor suffice is for rounds.c under ThreadSanitizer.
+ * What is left out: places, time-outs of requests, clients that leave, and that nothing is sent to a model while it is suspected
+ * (all of these are in places.pml); and parking but for its outcome (a request is left to a successor when its worker ends).
+ * Steps are in one order for all threads here; whether the orders that gate.c asks of the processor suffice is for rounds.c
+ * under ThreadSanitizer.
  *
  * Request r belongs to worker r modulo WORKERS, and comes at any moment, or never if its worker ends first. The sizes that are
  * looked at are in check.sh, the figures in README.md.
@@ -99,7 +100,7 @@
 #define LETTER_FOLLOW 1
 #define LETTER_STOP 2
 #define LETTER_LEAVE 4
-#define LETTER_RETRY 8
+#define LETTER_RESUME 8
 
 /* The gates. */
 byte state[GENERATIONS + 1];
@@ -499,7 +500,7 @@ inline deliver() {
         :: else
         fi;
         if
-        :: l & LETTER_RETRY ->
+        :: l & LETTER_RESUME ->
                 d_step { look_first() }
                 settle()
         :: else
@@ -716,7 +717,7 @@ end_wait:
 #endif
         :: letter_shutdown -> letter_shutdown = 0; shut_down()
         :: letter_suspect -> letter_suspect = 0; checking = (state[generation] == OPEN)
-        :: checking -> checking = 0; post_all(LETTER_RETRY)
+        :: checking -> checking = 0; post_all(LETTER_RESUME)
         /* Not while another thread has claimed the stop and not stored it: drain-timeout is longer than that. */
         :: ends && state[STOP] != CLAIMED -> break
         od;

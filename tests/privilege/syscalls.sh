@@ -142,7 +142,8 @@ LC_ALL=C sort -u "$work/calls" >"$work/called"
 
 check 'the filter allows what msd calls' equal "$(refused "${filter[@]}")" ''
 check 'one that does not is noticed' eval '[ -n "$(refused "${filter[@]}" "~@io-event")" ]'
-check 'there were some' [ "$(wc -l <"$work/called")" -gt 50 ]
+# Loading the program and its libraries takes some 20, and serving HTTP in front of a model server as many more.
+check 'there were some' [ "$(wc -l <"$work/called")" -gt 40 ]
 
 if [ "${1-}" = full ]; then
     # Of the names that systemd knows, those of this machine.

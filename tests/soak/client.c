@@ -111,8 +111,27 @@ static void say(struct client *client, uint64_t now) {
         }
 }
 
+/* The end of a tunnel. Of a model that dies nobody hears more than that. */
+static void hear_tunnel_end(struct client *client) {
+        client->requests_answered++;
+        tally_of(client)->answered++;
+        end(client);
+}
+
+static void hear_web(struct client *client);
+
 /* The end of the connection. */
 static void hear_end(struct client *client) {
+        if (client->web && web_end(&client->answers))
+                hear_web(client);
+        if (client->timed_out) {
+                end(client);
+                return;
+        }
+        if (client->switched) {
+                hear_tunnel_end(client);
+                return;
+        }
         if (client->vanishes) {
                 if (!client->site->echoes || !client->web)
                         WRONG(client, "The connection was ended, with %zu of %zu answers", client->answered, client->left);
@@ -261,11 +280,61 @@ static void hear_replies(struct client *client) {
 
 /* Answers over HTTP. */
 
+/* The rest of the connection is a tunnel. */
+static void hear_switch(struct client *client, struct command *command) {
+        if (!command->switches)
+                WRONG(client, "The protocol was switched unasked");
+        client->switched = true;
+        command->answered = true;
+        client->answered++;
+}
+
+/* What comes through it. */
+static void hear_tunnel(struct client *client) {
+        struct web *web = &client->answers;
+        const size_t count = client->script.count;
+
+        if (!script_take_back(&client->script, count - 1, web->input.data + web->taken, web->input.len - web->taken))
+                WRONG(client, "A tunnel gave back something else");
+        web->taken = web->input.len;
+        if (client->answered < count &&
+            client->script.commands[count - 1].received == client->script.commands[count - 1].prompt)
+                hear_other(client);
+}
+
+/* The request came too slowly. */
+static void hear_timeout(struct client *client) {
+        client->timed_out = true;
+        client->pace = 0;
+        client->script.len = client->sent;
+        tally_of(client)->others++;
+}
+
+static void hear_text(struct client *client, struct command *command) {
+        const struct web *web = &client->answers;
+        struct bytes text = { 0 };
+
+        if (web_text(web, command->stream, command->chat, &text) &&
+            script_take(&client->script, client->answered, text.data, text.len) &&
+            script_is_whole(&client->script, client->answered))
+                tally_of(client)->answered++;
+        else if (web->until_end && client->site->echoes)
+                tally_of(client)->cut++;
+        else
+                WRONG(client, "A wrong answer: %.*s", (int)MIN(web->body.len, (size_t)400), web->body.data);
+        bytes_deinit(&text);
+        note_answer(client, command);
+}
+
 static void hear_web(struct client *client) {
         struct command *command = &client->script.commands[client->answered];
         const struct web *web = &client->answers;
         char code[WEB_CODE_MAX];
 
+        if (web->status == 408 && client->character == CHARACTER_WEB_LATE) {
+                hear_timeout(client);
+                return;
+        }
         /* What is refused may be before all of it was sent. */
         if (client->answered == client->script.count ||
             (client->answered >= client->left && command->kind != COMMAND_REFUSED && !command->ends)) {
@@ -279,21 +348,23 @@ static void hear_web(struct client *client) {
                 hear_other(client);
                 return;
         }
+        if (web->status == 101) {
+                hear_switch(client, command);
+                return;
+        }
         web_code(web, code);
+        if (command->switches)
+                script_cut(&client->script, client->answered + 1);
         if (command->kind == COMMAND_REFUSED || (code[0] != '\0' && web->status != 200)) {
                 hear_error(client, command, code, strlen(code));
                 return;
         }
         /* Of the model's own errors the code is a number. */
         if (web->status == 200 && command->fault == FAULT_NONE) {
-                struct bytes text = { 0 };
-
-                if (!web_text(web, command->stream, command->chat, &text) ||
-                    !script_take(&client->script, client->answered, text.data, text.len) ||
-                    !script_is_whole(&client->script, client->answered))
-                        WRONG(client, "A wrong answer: %.*s", (int)MIN(web->body.len, (size_t)400), web->body.data);
-                bytes_deinit(&text);
-        } else if (!client->site->echoes || (web->status != 503 && command->fault != FAULT_GARBAGE &&
+                hear_text(client, command);
+                return;
+        }
+        if (!client->site->echoes || (web->status != 503 && command->fault != FAULT_GARBAGE &&
                                              !(command->fault == FAULT_STATUS && web->status == 500)))
                 WRONG(client, "Status %u: %.*s", web->status, (int)MIN(web->body.len, (size_t)400), web->body.data);
         tally_of(client)->answered++;
@@ -301,11 +372,13 @@ static void hear_web(struct client *client) {
 }
 
 static void hear_webs(struct client *client) {
-        int r;
+        int r = 0;
 
-        while ((r = web_take(&client->answers)) > 0)
+        while (!client->switched && (r = web_take(&client->answers)) > 0)
                 hear_web(client);
-        if (r < 0)
+        if (client->switched)
+                hear_tunnel(client);
+        else if (r < 0)
                 WRONG(client, "This is no answer of HTTP: %.*s", (int)MIN(client->answers.input.len, (size_t)200),
                       client->answers.input.data);
 }
@@ -502,7 +575,20 @@ static void plan_streams(struct client *client, size_t n) {
                                some_fault(client, &client->chance));
 }
 
+static bool plan_post(struct client *client, uint32_t prompt, bool stream, enum form form) {
+        const struct post post = {
+                .prompt = prompt,
+                .stream = stream,
+                .chat = chance_is(&client->chance, 50),
+                .fault = some_fault(client, &client->chance),
+                .form = form,
+        };
+
+        return script_post(&client->script, &client->chance, &post);
+}
+
 static void plan_web(struct client *client, size_t n, unsigned streams) {
+        const unsigned chunked = client->character == CHARACTER_WEB_CHUNKER ? 90 : 10;
         struct chance *chance = &client->chance;
 
         for (size_t i = 0; i < n; i++) {
@@ -511,13 +597,42 @@ static void plan_web(struct client *client, size_t n, unsigned streams) {
                 if (chance_is(chance, 15))
                         script_get(&client->script, chance);
                 else
-                        script_post(&client->script, stream ? (uint32_t)chance_between(chance, 8, 100) : small_prompt(chance),
-                                    stream, chance_is(chance, 50), some_fault(client, chance));
+                        (void)plan_post(client, stream ? (uint32_t)chance_between(chance, 8, 100) : small_prompt(chance), stream,
+                                        chance_is(chance, chunked) ? FORM_CHUNKED : FORM_LENGTH);
         }
 }
 
+static void plan_stream(struct client *client, uint32_t prompt) {
+        (void)script_post(&client->script, &client->chance, &(struct post){ .prompt = prompt, .stream = true, .chat = true });
+}
+
+/* Bodies near the limit: behind one that is refused the connection ends. */
+static void plan_big(struct client *client) {
+        struct chance *chance = &client->chance;
+
+        for (size_t n = chance_between(chance, 1, 4); n > 0; n--) {
+                const struct post post = {
+                        .prompt = big_prompt(chance, 60),
+                        .chat = chance_is(chance, 50),
+                        .form = chance_is(chance, 30) ? FORM_CHUNKED : FORM_LENGTH,
+                };
+
+                if (!script_post(&client->script, chance, &post))
+                        break;
+        }
+}
+
+static void plan_old(struct client *client) {
+        struct chance *chance = &client->chance;
+        size_t n = chance_is(chance, 50) ? chance_between(chance, 1, 10) : 0;
+
+        for (; n > 0; n--)
+                (void)plan_post(client, small_prompt(chance), false, FORM_OLD_KEPT);
+        (void)plan_post(client, (uint32_t)chance_between(chance, 8, 100), chance_is(chance, 50), FORM_OLD);
+}
+
 static bool is_web(enum character character) {
-        return character >= CHARACTER_WEB_KEEPER && character <= CHARACTER_WEB_BIG;
+        return character >= CHARACTER_WEB_KEEPER && character <= CHARACTER_WEB_SOCKET;
 }
 
 void client_plan(struct client *client, uint64_t seed, uint64_t serial, bool stays) {
@@ -543,7 +658,7 @@ void client_plan(struct client *client, uint64_t seed, uint64_t serial, bool sta
                 client->burst = chance_between(chance, 20, 3000);
         client->over_tcp = client->web && chance_is(chance, 40);
         if (client->web)
-                client->window = echoes ? 1 : chance_between(chance, 1, 4);
+                client->window = echoes ? 1 : chance_between(chance, 1, 16);
 
         switch (character) {
         case CHARACTER_PIPELINER:
@@ -623,17 +738,34 @@ void client_plan(struct client *client, uint64_t seed, uint64_t serial, bool sta
                 client->vanish_at = SIZE_MAX;
                 client->patience = (unsigned)chance_between(chance, 2, 10);
                 if (echoes)
-                        script_post(script, (uint32_t)chance_between(chance, 2000, 8000), true, true, FAULT_NONE);
+                        plan_stream(client, (uint32_t)chance_between(chance, 2000, 8000));
                 else {
                         client->window = SIZE_MAX;
                         for (n = chance_between(chance, 200, 500); n > 0; n--)
-                                script_post(script, 8, true, true, FAULT_NONE);
+                                plan_stream(client, 8);
                 }
                 break;
         case CHARACTER_WEB_BIG:
                 client->window = 1;
-                for (n = chance_between(chance, 1, 4); n > 0; n--)
-                        script_post(script, big_prompt(chance, 60), false, chance_is(chance, 50), FAULT_NONE);
+                plan_big(client);
+                break;
+        case CHARACTER_WEB_CHUNKER:
+                plan_web(client, chance_between(chance, 1, 30), 25);
+                break;
+        case CHARACTER_WEB_OLD:
+                plan_old(client);
+                break;
+        case CHARACTER_WEB_LATE:
+                client->pace = 200 * NSEC_PER_MSEC;
+                plan_web(client, 1, 25);
+                break;
+        case CHARACTER_WEB_SOCKET:
+                client->vanishes = !stays && chance_is(chance, 30);
+                client->half_closes = true;
+                client->window = 1;
+                script_switch(script, (uint32_t)chance_between(chance, 1, chance_is(chance, 70) ? 2000 : 2000000));
+                client->vanish_at = chance_between(chance, 0, script->len);
+                client->vanish_after = chance_between(chance, 0, 300 * NSEC_PER_MSEC);
                 break;
         case CHARACTER_MILLION:
                 for (n = 0; n < client->site->many; n++)

@@ -47,6 +47,8 @@ struct client {
         size_t sent_before;     /* at the last look */
         uint32_t events;        /* that it waits for */
         bool finished;          /* it has closed its writing side */
+        bool switched;          /* it is a tunnel */
+        bool timed_out;         /* it was told that its request comes too slowly */
 };
 
 /* A client that is not there. */
@@ -66,6 +68,11 @@ static inline bool client_is_here(const struct client *client) {
 /* What epoll says of its descriptor; or its time has come. */
 void client_ready(struct client *client, uint32_t events, uint64_t now);
 void client_due(struct client *client, uint64_t now);
+
+/* It has something to say, a byte now and then, in rounds to come, too. */
+static inline bool client_is_slow(const struct client *client) {
+        return client->pace > 0 && client->character != CHARACTER_WEB_LATE;
+}
 
 /* Has nothing under way, but perhaps a part of a command. */
 static inline bool client_is_quiet(const struct client *client) {

@@ -114,34 +114,101 @@ void script_wrong(struct script *script, struct chance *chance) {
                 script_other(script, lines[chance_between(chance, 0, ARRAY_SIZE(lines) - 1)]);
 }
 
-void script_post(struct script *script, uint32_t prompt, bool stream, bool chat, enum fault fault) {
-        const char *before = chat ? chat_before : completion_before, *after = chat ? chat_after : completion_after;
-        const char *yes = stream ? "true" : "false";
-        /* Of the format "%s" is not there. */
-        size_t len = strlen(before) - 2 + strlen(yes) + strlen(after) + (fault != FAULT_NONE ? strlen(faults[fault]) : prompt);
-        struct command command = {
-                .kind = len > SCRIPT_PROMPT_MAX ? COMMAND_REFUSED : COMMAND_REQUEST,
-                .prompt = prompt,
-                .fault = fault,
-                .stream = stream,
-                .chat = chat,
-                .status = len > SCRIPT_PROMPT_MAX ? 413 : 0,
-        };
+/* The body of a post: of the format "%s" is not there. */
+static size_t body_len(const struct post *post) {
+        const size_t quoted = post->fault != FAULT_NONE ? strlen(faults[post->fault]) : post->prompt;
 
-        say(script, "POST %s HTTP/1.1\r\nHost: soak\r\nX-Request-Id: %" PRIu64 "-%zu\r\n", chat ? "/v1/chat/completions" : "/v1/completions",
-            script->serial, script->count);
-        say(script, "Content-Type: application/json\r\nContent-Length: %zu\r\n\r\n", len);
+        return strlen(post->chat ? chat_before : completion_before) - 2 + strlen(post->stream ? "true" : "false") +
+               strlen(post->chat ? chat_after : completion_after) + quoted;
+}
+
+static void say_body(struct script *script, const struct post *post) {
+        const char *yes = post->stream ? "true" : "false";
+
         /* One of the two, which the compiler does not see. */
-        if (chat)
+        if (post->chat)
                 say(script, chat_before, yes);
         else
                 say(script, completion_before, yes);
-        if (fault != FAULT_NONE)
-                say(script, "%s", faults[fault]);
+        if (post->fault != FAULT_NONE)
+                say(script, "%s", faults[post->fault]);
         else
-                say_prompt(script, prompt);
-        say(script, "%s", after);
+                say_prompt(script, post->prompt);
+        say(script, "%s", post->chat ? chat_after : completion_after);
+}
+
+/* The same in chunks of any length, some with extensions, and with a trailer. */
+static void say_chunks(struct script *script, struct chance *chance, const struct post *post) {
+        const size_t begin = script->len;
+        size_t len, taken = 0;
+        char *body;
+
+        say_body(script, post);
+        len = script->len - begin;
+        body = malloc(len);
+        if (!body)
+                abort();
+        memcpy(body, script->bytes + begin, len);
+        script->len = begin;
+        while (taken < len) {
+                size_t n = MIN(chance_between(chance, 1, chance_is(chance, 20) ? 20000 : MAX(len / 4, (size_t)1)), len - taken);
+
+                say(script, "%zx%s\r\n", n, chance_is(chance, 10) ? ";a=b" : "");
+                memcpy(space(script, n), body + taken, n);
+                script->len += n;
+                taken += n;
+                say(script, "\r\n");
+        }
+        say(script, "0\r\n%s\r\n", chance_is(chance, 10) ? "X-Trailer: any\r\n" : "");
+        free(body);
+}
+
+bool script_post(struct script *script, struct chance *chance, const struct post *post) {
+        const bool is_old = post->form == FORM_OLD || post->form == FORM_OLD_KEPT;
+        const size_t len = body_len(post);
+        const bool refused = len > SCRIPT_PROMPT_MAX;
+        struct command command = {
+                .kind = refused ? COMMAND_REFUSED : COMMAND_REQUEST,
+                .prompt = post->prompt,
+                .fault = post->fault,
+                .stream = post->stream,
+                .chat = post->chat,
+                .status = refused ? 413 : 0,
+                .ends = refused || post->form == FORM_OLD,
+        };
+
+        say(script, "POST %s HTTP/1.%d\r\nHost: soak\r\nX-Request-Id: %" PRIu64 "-%zu\r\n",
+            post->chat ? "/v1/chat/completions" : "/v1/completions", is_old ? 0 : 1, script->serial, script->count);
+        say(script, "Content-Type: application/json\r\n");
+        if (post->form == FORM_OLD_KEPT)
+                say(script, "Connection: keep-alive\r\n");
+        if (post->form == FORM_CHUNKED) {
+                say(script, "Transfer-Encoding: chunked\r\n\r\n");
+                say_chunks(script, chance, post);
+        } else {
+                say(script, "Content-Length: %zu\r\n\r\n", len);
+                say_body(script, post);
+        }
         add(script, command);
+        return !command.ends;
+}
+
+void script_switch(struct script *script, uint32_t bytes) {
+        say(script, "GET /v1/realtime HTTP/1.1\r\nHost: soak\r\nX-Request-Id: %" PRIu64 "-%zu\r\n", script->serial, script->count);
+        say(script, "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+                    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n");
+        add(script, (struct command){ .kind = COMMAND_REQUEST, .switches = true });
+        say_prompt(script, bytes);
+        add(script, (struct command){ .kind = COMMAND_OTHER, .prompt = bytes });
+}
+
+bool script_take_back(struct script *script, size_t command, const char *data, size_t len) {
+        struct command *taken = &script->commands[command];
+
+        for (size_t i = 0; i < len; i++, taken->received++)
+                if (taken->received >= taken->prompt || data[i] != prompt_byte(script, command, taken->received))
+                        return false;
+        return true;
 }
 
 void script_get(struct script *script, struct chance *chance) {

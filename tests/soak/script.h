@@ -10,7 +10,7 @@
 
 #include "tests/soak/chance.h"
 
-/* The limit that the daemons have, --max-prompt. */
+/* The limit that the daemons have, --max-prompt and --max-body. */
 #define SCRIPT_PROMPT_MAX 262144
 
 enum command_kind {
@@ -39,6 +39,7 @@ struct command {
         bool stream;
         bool chat;
         bool ends;              /* over HTTP: the connection is closed behind the answer */
+        bool switches;          /* over HTTP: a tunnel follows, whose bytes are the next command */
         bool answered;
         uint16_t status;        /* over HTTP: of the answer to what is no request; 0: the model's state decides */
 };
@@ -64,9 +65,29 @@ void script_other(struct script *script, const char *line);
 void script_wrong(struct script *script, struct chance *chance);
 
 /* Over HTTP. */
-void script_post(struct script *script, uint32_t prompt, bool stream, bool chat, enum fault fault);
+enum form {
+        FORM_LENGTH,            /* the body has a Content-Length */
+        FORM_CHUNKED,
+        FORM_OLD,               /* HTTP/1.0 */
+        FORM_OLD_KEPT,          /* with "Connection: keep-alive" */
+};
+struct post {
+        uint32_t prompt;
+        bool stream;
+        bool chat;
+        enum fault fault;
+        enum form form;
+};
+/* Returns whether the connection goes on behind it. */
+bool script_post(struct script *script, struct chance *chance, const struct post *post);
 void script_get(struct script *script, struct chance *chance);
 void script_post_wrong(struct script *script);
+
+/* A WebSocket, and so many bytes through it. */
+void script_switch(struct script *script, uint32_t bytes);
+
+/* What comes back through it: whether the `len` bytes at `data` are what comes next. */
+bool script_take_back(struct script *script, size_t command, const char *data, size_t len);
 
 /* Drops what stands behind the first `count` commands. */
 void script_cut(struct script *script, size_t count);

@@ -25,11 +25,8 @@
 /* So many differences are told one by one. */
 #define WRONGS_TOLD 20
 
-/*
- * So many connections to the model server may be kept for later: by each of four workers, and those of loads that were, which
- * the next load looks at. libcurl finds once a second which of them are of one that has died, when it has something to ask.
- */
-#define MODEL_CONNECTIONS 12
+/* Connections to the model server that may be kept for later: one by each of four workers. */
+#define MODEL_CONNECTIONS 4
 
 /* Enough for each worker to have some. */
 #define ASKED_AT_ONCE 16
@@ -382,6 +379,21 @@ static void wait_until_ready(struct site *site) {
                 look_again(site, deadline, "its model is ready");
 }
 
+/* Kills the model, and waits until the daemon has noticed: a request that comes before may fail. */
+static void replace_model(struct site *site) {
+        uint64_t deadline = clock_now() + PATIENCE;
+        struct account before, now;
+
+        if (site->model_port == 0)
+                return;
+        site_status(site, &before);
+        for (site_kill_model(site);; look_again(site, deadline, "its model is another")) {
+                site_status(site, &now);
+                if (now.generation != before.generation)
+                        return;
+        }
+}
+
 /* Each worker has something to ask the model, one by one, so that it needs one connection to it. */
 static void ask_everywhere(struct site *site) {
         struct tally *tally = &site->tallies[CHARACTER_SOAK];
@@ -465,7 +477,7 @@ void site_settle(struct site *site, uint64_t connections) {
         site_wait_until_idle(site, connections);
         wait_until_ready(site);
         /* Of a server that lives it keeps as many as it ever needed at once. */
-        site_kill_model(site);
+        replace_model(site);
         for (;;) {
                 wait_until_ready(site);
                 ask_everywhere(site);

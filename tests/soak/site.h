@@ -29,8 +29,12 @@
         X(WEB_HALF_CLOSER, "HTTP: half-closes")                                   \
         X(WEB_VANISHER, "HTTP: vanishes")                                         \
         X(WEB_SLOW, "HTTP: a byte a second")                                      \
+        X(WEB_LATE, "HTTP: a head too slow")                                      \
         X(WEB_DEAF, "HTTP: does not read")                                        \
         X(WEB_BIG, "HTTP: bodies near the limit")                                 \
+        X(WEB_CHUNKER, "HTTP: bodies in chunks")                                  \
+        X(WEB_OLD, "HTTP/1.0")                                                    \
+        X(WEB_SOCKET, "HTTP: a WebSocket")                                        \
         X(SOAK, "the soak itself")
 
 enum character {
@@ -123,8 +127,8 @@ bool site_load(struct site *site);
 void site_wait_until_idle(struct site *site, uint64_t connections);
 
 /*
- * The same, and then kills its model, and waits until it has let go of its idle connections to that: it does so when there is
- * something to ask the next one, so each worker is asked something.
+ * The same, and then kills its model, and has each worker ask the next one something: then each has a connection to that, and
+ * none to the one before.
  */
 void site_settle(struct site *site, uint64_t connections);
 

@@ -62,12 +62,14 @@ static const unsigned crowd[SITES][CHARACTER_COUNT] = {
                 [CHARACTER_SLOW] = 8, [CHARACTER_DEAF] = 6, [CHARACTER_MILLION] = 16, [CHARACTER_BIG] = 4, [CHARACTER_ASKER] = 6,
                 [CHARACTER_PASSER] = 64, [CHARACTER_WEB_KEEPER] = 12, [CHARACTER_WEB_HALF_CLOSER] = 16,
                 [CHARACTER_WEB_VANISHER] = 24, [CHARACTER_WEB_SLOW] = 8, [CHARACTER_WEB_DEAF] = 6, [CHARACTER_WEB_BIG] = 4,
+                [CHARACTER_WEB_CHUNKER] = 6, [CHARACTER_WEB_OLD] = 6,
         },
         [UPSTREAM] = {
                 [CHARACTER_PIPELINER] = 6, [CHARACTER_STREAMER] = 6, [CHARACTER_HALF_CLOSER] = 6, [CHARACTER_VANISHER] = 16,
                 [CHARACTER_SLOW] = 4, [CHARACTER_DEAF] = 3, [CHARACTER_BIG] = 2, [CHARACTER_ASKER] = 4,
                 [CHARACTER_PASSER] = 16, [CHARACTER_WEB_KEEPER] = 6, [CHARACTER_WEB_HALF_CLOSER] = 12,
-                [CHARACTER_WEB_VANISHER] = 12, [CHARACTER_WEB_SLOW] = 4, [CHARACTER_WEB_DEAF] = 3, [CHARACTER_WEB_BIG] = 2,
+                [CHARACTER_WEB_VANISHER] = 12, [CHARACTER_WEB_LATE] = 4, [CHARACTER_WEB_DEAF] = 3, [CHARACTER_WEB_BIG] = 2,
+                [CHARACTER_WEB_CHUNKER] = 6, [CHARACTER_WEB_OLD] = 6, [CHARACTER_WEB_SOCKET] = 6,
         },
 };
 
@@ -120,12 +122,15 @@ void soak_fail(const char *what) {
         exit(1);
 }
 
-static bool is_slow(const struct client *client) {
-        return client->pace > 0;
-}
-
 static bool is_of_round(const struct client *client) {
         return client->character == CHARACTER_MILLION;
+}
+
+/* Whether it may come in a leg of those that stay; or `first` of all in one with everybody. */
+static bool may_come(const struct client *client, bool first, bool stays) {
+        if (is_of_round(client))
+                return first && !stays;
+        return client->character != CHARACTER_WEB_LATE || !stays;
 }
 
 static void renew(size_t i, bool stays, uint64_t now) {
@@ -191,7 +196,7 @@ static void turn(bool ticks) {
         for (int i = 0; i < n; i++)
                 client_ready(events[i].data.ptr, events[i].events, now);
         for (size_t i = 0; i < soak.count; i++)
-                if (now >= soak.clients[i].due && (ticks || !is_slow(&soak.clients[i])))
+                if (now >= soak.clients[i].due && (ticks || !client_is_slow(&soak.clients[i])))
                         client_due(&soak.clients[i], now);
 }
 
@@ -207,7 +212,7 @@ static uint64_t progress(void) {
 }
 
 static bool is_under_way(const struct client *client) {
-        return client_is_here(client) && !(is_slow(client) && client->fd >= 0 && client_is_quiet(client));
+        return client_is_here(client) && !(client_is_slow(client) && client->fd >= 0 && client_is_quiet(client));
 }
 
 /* Until everybody has what they wait for, and has gone; those that are slow stay. */
@@ -295,7 +300,7 @@ static void leg(uint64_t length, bool stays) {
 
         for (; now < until || first; now = clock_now(), first = false) {
                 for (size_t i = 0; i < soak.count; i++)
-                        if (!client_is_here(&soak.clients[i]) && (!is_of_round(&soak.clients[i]) || (first && !stays)))
+                        if (!client_is_here(&soak.clients[i]) && may_come(&soak.clients[i], first, stays))
                                 renew(i, stays, now);
                 turn(true);
                 attend(now, true);
@@ -438,9 +443,11 @@ static void start(const char *msd, const char *server) {
         char upstream[64], port[16];
         const char *const sim[] = { "--threads", "4", "--load-time", "200ms", "--inference-time", "2ms", "--max-inflight", "256",
                                     "--max-connections", "128", "--max-waiting", "65536", "--max-prompt", "262144",
-                                    "--request-timeout", "3s", NULL };
-        const char *const real[] = { "--threads", "4", "--upstream", upstream, "--max-inflight", "64", "--max-connections", "256",
-                                     "--max-prompt", "262144", "--load-attempts", "1", "--on-load-failure", "stay", "--", server,
+                                    "--max-body", "262144", "--head-timeout", "1h", "--request-timeout", "3s", NULL };
+        /* So few places that requests wait for them, and some of their clients leave meanwhile. */
+        const char *const real[] = { "--threads", "4", "--upstream", upstream, "--max-inflight", "8", "--max-connections", "256",
+                                     "--max-prompt", "262144", "--max-body", "262144", "--head-timeout", "3s",
+                                     "--load-attempts", "1", "--on-load-failure", "stay", "--", server,
                                      "--port", port, "--load", "150ms", "--think", "200us", NULL };
 
         snprintf(soak.directory, sizeof(soak.directory), "%s/msd-soak.XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");

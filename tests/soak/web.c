@@ -2,6 +2,7 @@
 
 #include <jansson.h>
 #include <stdio.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -74,14 +75,17 @@ static int take_head(struct web *web) {
                 return -1;
         web->status = (unsigned)atoi(line + 9);
         web->chunked = web->streams = false;
+        web->until_end = web->status >= 200 && web->status != 204 && web->status != 304;
         web->left = 0;
         web->body.len = 0;
         while (take_line(web, &line, &len) && len > 0) {
-                if (is_field(line, len, "Content-Length", &value))
+                if (is_field(line, len, "Content-Length", &value)) {
                         web->left = strtoul(value, NULL, 10);
-                else if (is_field(line, len, "Transfer-Encoding", &value))
+                        web->until_end = false;
+                } else if (is_field(line, len, "Transfer-Encoding", &value)) {
                         web->chunked = true;
-                else if (is_field(line, len, "Content-Type", &value))
+                        web->until_end = false;
+                } else if (is_field(line, len, "Content-Type", &value))
                         web->streams = strncmp(value, "text/event-stream", 17) == 0;
         }
         web->in_body = true;
@@ -132,9 +136,21 @@ int web_take(struct web *web) {
 
         if (r <= 0)
                 return r;
+        if (web->until_end) {
+                web->left = SIZE_MAX;
+                (void)take_bytes(web);
+                return 0;
+        }
         r = web->chunked ? take_chunks(web) : take_bytes(web);
         web->in_body = r == 0;
         return r;
+}
+
+bool web_end(struct web *web) {
+        if (!web->in_body || !web->until_end)
+                return false;
+        web->in_body = false;
+        return true;
 }
 
 static const char *text_of(const json_t *json, bool stream, bool chat, size_t *len) {

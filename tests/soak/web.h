@@ -19,6 +19,7 @@ struct web {
         bool in_body;
         unsigned status;        /* of the answer that is there, or under way */
         bool chunked;
+        bool until_end;         /* the body goes on until the connection ends */
         bool streams;           /* it is text/event-stream */
         size_t left;            /* of the body, or of a chunk */
         struct bytes body;
@@ -34,6 +35,9 @@ void web_add(struct web *web, const char *data, size_t len);
 
 /* Takes the next answer: `status` and `body`, until the next call. Returns 1, 0 if it is not whole yet, -1 if it is none. */
 int web_take(struct web *web);
+
+/* The connection has ended. Returns whether that is the end of an answer, too, which then is as of web_take(). */
+bool web_end(struct web *web);
 
 /* Whether something of an answer is there. */
 static inline bool web_is_amid(const struct web *web) {

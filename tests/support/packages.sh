@@ -1,22 +1,26 @@
 #!/bin/bash
 # packages.sh WHAT: has the Debian packages that "make WHAT" needs. As root it installs what is missing, otherwise
-# it prints the one command that does, and fails.
+# it prints the one command that does, and fails. The sources of llhttp, where the system has no library of it, are fetched
+# into build/llhttp: that needs no root.
 set -eu
 
-build=(gcc libc6-dev make pkg-config libsystemd-dev libjansson-dev libcurl4-openssl-dev libmicrohttpd-dev)
+build=(gcc libc6-dev make pkg-config libsystemd-dev libjansson-dev)
+upstream=(libmicrohttpd-dev) # the tests' own model server
 model=(spin)
 lint=(cppcheck clang-tidy)
 privilege=(strace systemd)
-check=(check binutils cppcheck scdoc man-db groff-base systemd curl haproxy nginx-light "${model[@]}" "${privilege[@]}")
+check=(check binutils cppcheck scdoc man-db groff-base systemd curl haproxy nginx-light libhttp-parser-dev
+    "${upstream[@]}" "${model[@]}" "${privilege[@]}")
 sanitize=()
-fuzz=(clang libclang-rt-dev llvm)
-bench=(python3-minimal haproxy nginx-light)
+fuzz=(clang libclang-rt-dev llvm libhttp-parser-dev)
+bench=(python3-minimal haproxy nginx-light strace "${upstream[@]}")
 
 case ${1-} in
 valgrind) wanted=("${build[@]}" "${check[@]}" valgrind libc6-dbg) ;;
 coverage) wanted=("${build[@]}" "${check[@]}" gcovr) ;;
-faults) wanted=("${build[@]}" check strace) ;;
-demo | build | soak) wanted=("${build[@]}") ;;
+faults) wanted=("${build[@]}" "${upstream[@]}" check strace) ;;
+demo | build) wanted=("${build[@]}") ;;
+soak) wanted=("${build[@]}" "${upstream[@]}") ;;
 check) wanted=("${build[@]}" "${check[@]}") ;;
 model) wanted=("${build[@]}" "${model[@]}") ;;
 privilege) wanted=("${build[@]}" "${check[@]}") ;;
@@ -31,6 +35,46 @@ bench) wanted=("${build[@]}" "${bench[@]}") ;;
 esac
 
 command -v dpkg-query >/dev/null || exit 0 # no Debian: pkg-config and the compiler say what is missing
+
+# Whether it is a library, an installed package of sources, or what was fetched before.
+have_llhttp() {
+    pkg-config --exists libllhttp 2>/dev/null || [ -e /usr/share/llhttp/llhttp.c ] ||
+        [ -e "$fetched/usr/share/llhttp/llhttp.c" ]
+}
+
+is_known() {
+    apt-cache show "$1" >/dev/null 2>&1
+}
+
+# Debian 12 has the sources alone, in a package that wants all of nodejs.
+fetch_llhttp() {
+    local folder log
+    folder=$(mktemp -d)
+    log=$(mktemp)
+    chmod 755 "$folder" # apt-get downloads as a user of its own
+    if (cd "$folder" && apt-get download node-llhttp) >"$log" 2>&1 && mkdir -p "$fetched" &&
+        dpkg-deb -x "$folder"/node-llhttp_*.deb "$fetched" 2>>"$log"; then
+        rm -rf "$folder" "$log"
+        return
+    fi
+    cat "$log" >&2
+    rm -rf "$folder" "$log"
+    printf 'Could not fetch the package node-llhttp. This has its list read:\n\n    sudo apt-get update\n\n' >&2
+    return 1
+}
+
+fetched=$(dirname "$0")/../../build/llhttp
+if ! have_llhttp; then
+    # The lists of a fresh machine may be missing.
+    if [ "$(id -u)" = 0 ] && ! is_known libllhttp-dev && ! is_known node-llhttp; then
+        apt-get update >/dev/null
+    fi
+    if is_known libllhttp-dev; then
+        wanted+=(libllhttp-dev)
+    else
+        fetch_llhttp
+    fi
+fi
 
 missing=()
 for package in "${wanted[@]}"; do

@@ -172,6 +172,11 @@ void process_start(struct process *process, const char *path, const char *const 
         running_add(process);
 }
 
+void process_forked(void) {
+        for (size_t i = 0; i < ARRAY_SIZE(running); i++)
+                running[i] = NULL;
+}
+
 static void process_reap(struct process *process) {
         int status;
 

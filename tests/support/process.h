@@ -45,6 +45,9 @@ struct process {
 void process_start(struct process *process, const char *path, const char *const *argv,
                    const struct process_setup *setup);
 
+/* In a process that the test has forked: the programs are its parent's, which alone can wait for their end. */
+void process_forked(void);
+
 /* Kills it if it runs, and forgets it. */
 void process_free(struct process *process);
 

@@ -200,7 +200,7 @@ START_TEST(max_inflight) {
 
         front_start_ready(&front, OPTIONS("--load-time", "0", "--inference-time", "300ms", "--max-inflight", "1"));
         front_ask_chat(&front, &one, "1", CHAT);
-        front_wait(&front, peer_status_is_processing, 1, "it is in flight");
+        process_wait_output(&front.msd.process, "Processing request 1\n");
         peer_send(&front.msd.control, "REQUEST 2\n");
         front_ask_chat(&front, &two, "3", CHAT);
         do {

@@ -194,7 +194,7 @@ START_TEST(server_stream) {
         {
                 struct http other;
 
-                ask_and_take("GET", "/slow");
+                ask_and_take("POST", "/slow");
                 http_connect(&other, front.address);
                 http_post(&other, "/v1/chat/completions", STREAM);
                 ck_assert(http_head(&other));

@@ -147,7 +147,7 @@ START_TEST(hop_by_hop) {
 END_TEST
 
 START_TEST(methods) {
-        static const char *const all[] = { "GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "PROPFIND", "x-own" };
+        static const char *const all[] = { "GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "PROPFIND", "REPORT" };
 
         start_ready(OPTIONS());
         for (size_t i = 0; i < ARRAY_SIZE(all); i++) {
@@ -210,23 +210,24 @@ static const struct {
         unsigned status;
         const char *body;
         bool ends;              /* the connection says so */
+        unsigned interim;       /* answers before it that the client gets too; 100 is msd's own */
 } framings[] = {
-        { "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", 200, "hello", false },
-        { "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 200, "", false },
-        { "HTTP/1.1 200\r\nContent-Length: 5\r\n\r\nhello", 200, "hello", false },
-        { "HTTP/1.1 200 \r\ncontent-length:5\r\n\r\nhello", 200, "hello", false },
-        { "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3;x=y\r\nllo\r\n0\r\n\r\n", 200, "hello", false },
-        { "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX-Trailer: 1\r\n\r\n", 200, "hello", false },
-        { "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 200, "", false },
-        { "HTTP/1.1 200 OK\r\n\r\nhello", 200, "hello", true },
-        { "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", 200, "", true },
-        { "HTTP/1.0 200 OK\r\n\r\nhello", 200, "hello", true },
-        { "HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello", 200, "hello", true },
-        { "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", 200, "hello", false },
+        { "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", 200, "hello", false, 0 },
+        { "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 200, "", false, 0 },
+        { "HTTP/1.1 200\r\nContent-Length: 5\r\n\r\nhello", 200, "hello", false, 0 },
+        { "HTTP/1.1 200 \r\ncontent-length:5\r\n\r\nhello", 200, "hello", false, 0 },
+        { "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3;x=y\r\nllo\r\n0\r\n\r\n", 200, "hello", false, 0 },
+        { "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX-Trailer: 1\r\n\r\n", 200, "hello", false, 0 },
+        { "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 200, "", false, 0 },
+        { "HTTP/1.1 200 OK\r\n\r\nhello", 200, "hello", true, 0 },
+        { "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", 200, "", true, 0 },
+        { "HTTP/1.0 200 OK\r\n\r\nhello", 200, "hello", true, 0 },
+        { "HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello", 200, "hello", true, 0 },
+        { "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", 200, "hello", false, 0 },
         { "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"
           "HTTP/1.1 201 Created\r\nContent-Length: 5\r\n\r\nhello",
-          201, "hello", false },
-        { "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\nhello", 200, "hello", true },
+          201, "hello", false, 2 },
+        { "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\nhello", 200, "hello", true, 0 },
 };
 
 START_TEST(framing) {
@@ -236,6 +237,11 @@ START_TEST(framing) {
                 raw_send(&request, "%s", framings[_i].answer);
                 if (framings[_i].ends)
                         raw_hang_up(&request);
+                for (unsigned i = 0; i < framings[_i].interim; i++) {
+                        http_next(&http);
+                        ck_assert_uint_eq(http.status, i == 0 ? 103 : 102);
+                        ck_assert_uint_eq(http_count_field(&http, "Link"), i == 0);
+                }
                 http_expect(&http, framings[_i].status, framings[_i].body);
                 ck_assert_msg(http.framing == HTTP_LENGTH || http.framing == HTTP_CHUNKED, "The connection is lost for it");
                 ck_assert_ptr_null(http_field(&http, "Link"));
@@ -399,11 +405,11 @@ START_TEST(one_place) {
         struct http other;
 
         start_ready(OPTIONS("--max-inflight", "1"));
-        ask_and_take("GET", "/1");
+        ask_and_take("POST", "/1");
         peer_send(&front.msd.control, "REQUEST 2 5\nhello\n");
         front_wait(&front, peer_status_is_waiting, 1, "it waits");
         http_connect(&other, front.address);
-        http_ask(&other, "GET", "/3");
+        http_ask(&other, "POST", "/3");
         front_wait(&front, peer_status_is_waiting, 2, "it waits");
         ck_assert(!raw_take_until(&raw, &none, -1, clock_now() + 50 * NSEC_PER_MSEC));
         raw_answer(&request, "1");
@@ -416,7 +422,7 @@ START_TEST(one_place) {
         take();
         ck_assert_str_eq(request.target, "/3");
         /* One whose client goes makes room. */
-        http_ask(&http, "GET", "/4");
+        http_ask(&http, "POST", "/4");
         front_wait(&front, peer_status_is_waiting, 1, "it waits");
         http_close(&other);
         take();
@@ -433,15 +439,15 @@ START_TEST(stops) {
         struct raw_request slow;
 
         start_ready(OPTIONS("--max-inflight", "2", "--drain-timeout", "1h"));
-        ask_and_take("GET", "/1");
+        ask_and_take("POST", "/1");
         http_connect(&begun, front.address);
-        http_ask(&begun, "GET", "/2");
+        http_ask(&begun, "POST", "/2");
         raw_take(&raw, &slow);
         raw_send(&slow, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n");
         ck_assert(http_head(&begun));
         http_wait_body(&begun, "data: 1\n\n");
         http_connect(&waiting, front.address);
-        http_ask(&waiting, "GET", "/3");
+        http_ask(&waiting, "POST", "/3");
         front_wait(&front, peer_status_is_waiting, 1, "it waits");
         process_signal(&front.msd.process, SIGTERM);
         http_expect_error(&waiting, 503, "shutting-down", PROTOCOL_SHUTTING_DOWN_MESSAGE);

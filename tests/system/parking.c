@@ -452,6 +452,37 @@ START_TEST(restarted_often) {
 }
 END_TEST
 
+/* Killed again and again, also while they take over what the one before had: nothing is lost on the way. */
+START_TEST(killed_while_taking_over) {
+        static struct peer peers[300];
+
+        manager_init(&manager);
+        start(forever);
+        for (size_t i = 0; i < ARRAY_SIZE(peers); i++) {
+                peer_connect(&peers[i], manager.socket);
+                peer_send_requests(&peers[i], i, 1);
+        }
+        wait_waiting(ARRAY_SIZE(peers));
+        kill_it();
+        for (unsigned round = 0; round < 40; round++) {
+                const uint64_t end = clock_now() + round * 250 * NSEC_PER_USEC;
+
+                manager_start(&manager, &process, forever);
+                while (clock_now() < end)
+                        ;
+                process_signal(&process, SIGKILL);
+                (void)process_wait(&process);
+                process_free(&process);
+        }
+        start(soon);
+        for (size_t i = 0; i < ARRAY_SIZE(peers); i++) {
+                peer_expect_answers(&peers[i], i, 1, "sim");
+                peer_close(&peers[i]);
+        }
+        finish();
+}
+END_TEST
+
 /* Without a manager that keeps anything, SIGUSR2 stops it as SIGTERM does. */
 START_TEST(restarted_alone) {
         struct daemon daemon;
@@ -501,22 +532,25 @@ static void send_fd(int to, int fd) {
         ck_assert_int_eq(sendmsg(to, &message, 0), 1);
 }
 
+#define LOGS 10
+
 START_TEST(hostile) {
-        int pair[2], client[2], null = open("/dev/null", O_RDWR | O_CLOEXEC);
+        int pair[2], clients[LOGS][2], null = open("/dev/null", O_RDWR | O_CLOEXEC);
         socklen_t len = sizeof(uint64_t);
         struct parking_record records[6] = { 0 };
         struct peer peer, parked = PEER_NULL;
+        struct peer_reply reply;
         char name[64], log[sizeof(records) + 64];
         uint64_t cookie;
 
         manager_init(&manager);
-        ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, client), 0);
-        ck_assert_int_eq(getsockopt(client[0], SOL_SOCKET, SO_COOKIE, &cookie, &len), 0);
-        for (unsigned i = 0; i < 10; i++) {
+        for (unsigned i = 0; i < LOGS; i++) {
                 size_t size = sizeof(records);
 
+                ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, clients[i]), 0);
+                ck_assert_int_eq(getsockopt(clients[i][0], SOL_SOCKET, SO_COOKIE, &cookie, &len), 0);
                 memset(records, 0, sizeof(records));
-                records[0] = (struct parking_record){ 10, PARKING_WAITING, 0, cookie, 1 };
+                records[0] = (struct parking_record){ .len = 10, .type = PARKING_WAITING, .cookie = cookie, .key = 1, .value = 1 };
                 memset(log, 'x', sizeof(log));
                 memcpy(log, records, sizeof(records[0]));
                 memcpy(log + sizeof(records[0]), "REQUEST 7\n", 10);
@@ -537,25 +571,24 @@ START_TEST(hostile) {
                         ((struct parking_record *)(void *)log)->cookie = 1;
                         break;
                 case 5: /* answered, and nowhere does it wait */
-                        records[0] = (struct parking_record){ 0, PARKING_ANSWERED, 0, cookie, UINT64_MAX };
+                        records[0] = (struct parking_record){ .type = PARKING_ANSWERED, .cookie = cookie, .key = UINT64_MAX };
                         memcpy(log, records, sizeof(records));
                         break;
-                case 6: /* garbage instead of a command, then what drops for ever */
+                case 6: /* garbage instead of a command */
                         memcpy(log + sizeof(records[0]), "\0\1\2\3REQ\n\n\n", 10);
                         break;
                 }
                 snprintf(name, sizeof(name), "parked-%u", i);
                 ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
-                send_fd(pair[0], client[0]);
+                send_fd(pair[0], clients[i][0]);
                 send_fd(pair[0], null);
                 send_fd(pair[0], pair[0]);
                 send_fd(pair[0], manager.listen_fd);
+                close(clients[i][0]);
                 ck_assert_int_eq(send(pair[0], "", 1, 0), 1);
+                /* No log; one whose records are beyond the end of all files; one that begins within its header. */
                 store(name, i == 7 ? dup(null) : make_log(log, size, i == 8 ? UINT64_MAX - 3 : i == 9 ? 5 : PARKING_HEADER_SIZE));
-                if (i != 6)
-                        store(name, pair[0]);
-                else
-                        close(pair[0]);
+                store(name, pair[0]);
                 store(name, pair[1]);
         }
         store("parked-", dup(null));
@@ -567,13 +600,27 @@ START_TEST(hostile) {
         peer_connect(&peer, manager.socket);
         peer_send(&peer, "REQUEST 7\n");
         peer_expect(&peer, "7", "Response 7 from sim");
-        /* The one thing that is a connection is one. */
-        parked.fd = client[1];
-        peer_send(&parked, "REQUEST 8\n");
+        for (unsigned i = 0; i < LOGS; i++) {
+                parked.fd = clients[i][1];
+                if (i >= 7) {
+                        /* Nobody knows what it said: its client sees the end, with a reason or without one. */
+                        if (peer_next(&parked, &reply)) {
+                                ck_assert_int_eq(reply.type, PROTOCOL_ERR);
+                                peer_expect_end(&parked);
+                        }
+                        peer_close(&parked);
+                        continue;
+                }
+                if (i == 6)
+                        for (unsigned line = 0; line < 3; line++)
+                                peer_expect_error(&parked, "-", "bad-request", NULL);
+                /* It goes on, if without what the log did not tell. */
+                peer_send(&parked, "REQUEST 8\n");
+                peer_expect(&parked, "8", "Response 8 from sim");
+                peer_close(&parked);
+        }
         manager_wait_stored(&manager, 0);
         peer_close(&peer);
-        peer_close(&parked);
-        close(client[0]);
         finish();
 }
 END_TEST
@@ -591,6 +638,7 @@ static void add(TCase *tests) {
         tcase_add_test(tests, restarted_loading);
         tcase_add_test(tests, restarted_ready);
         tcase_add_test(tests, restarted_often);
+        tcase_add_test(tests, killed_while_taking_over);
         tcase_add_test(tests, restarted_alone);
         tcase_add_test(tests, hostile);
 }

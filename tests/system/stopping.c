@@ -355,6 +355,33 @@ START_TEST(clients_at_that_moment) {
 }
 END_TEST
 
+/* A client that never reads its replies is not waited for as long as requests in flight are. */
+START_TEST(never_reader) {
+        struct daemon daemon;
+        struct peer deaf;
+        uint64_t begin;
+
+        daemon_start(&daemon, "--load-time", "0", "--drain-timeout", "1h", NULL);
+        daemon_wait_ready(&daemon);
+        peer_connect(&deaf, daemon.socket);
+        for (unsigned i = 0; i < 20; i++) {
+                char commands[7 * 512];
+
+                for (unsigned j = 0; j < 512; j++)
+                        memcpy(commands + 7 * j, "STATUS\n", 7);
+                /* As much as is taken: then msd has stopped reading. */
+                if (send(deaf.fd, commands, sizeof(commands), MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+                        break;
+        }
+        process_wait_rest(&daemon.process);
+        begin = clock_now();
+        process_signal(&daemon.process, SIGTERM);
+        daemon_expect_exit(&daemon, 0);
+        ck_assert_uint_lt(clock_now() - begin, CLOCK_PATIENCE);
+        peer_close(&deaf);
+}
+END_TEST
+
 static void add(TCase *tests) {
         tcase_add_loop_test(tests, waiting, 0, WAY_COUNT);
         tcase_add_loop_test(tests, in_flight, 0, WAY_COUNT);
@@ -369,6 +396,7 @@ static void add(TCase *tests) {
         tcase_add_test(tests, while_loading);
         tcase_add_test(tests, mscli_is_refused);
         tcase_add_test(tests, clients_at_that_moment);
+        tcase_add_test(tests, never_reader);
 }
 
 int main(void) {

@@ -74,6 +74,7 @@ static int as(uid_t uid, int (*what)(void)) {
 
         ck_assert_int_ge(pid, 0);
         if (pid == 0) {
+                process_forked();
                 become(uid);
                 _exit(what());
         }
@@ -350,6 +351,7 @@ START_TEST(http_commands_nothing) {
         /* Nor is the other protocol understood there. */
         http_connect(&http, front.address);
         http_send(&http, "SHUTDOWN\r\n\r\n");
+        http_expect_error(&http, 400, "bad-request", NULL);
         http_expect_end(&http);
         http_close(&http);
         peer_status(&front.msd.control, &status);

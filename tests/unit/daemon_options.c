@@ -32,7 +32,7 @@ START_TEST(options_defaults) {
 
         ck_assert_int_eq(parse(&options, ""), 0);
         ck_assert_ptr_null(options.socket);
-        ck_assert_str_eq(options.model, "sim");
+        ck_assert_ptr_null(options.model);
         ck_assert_ptr_null(options.load_failure);
         ck_assert_uint_eq(options.load_time, 2 * NSEC_PER_SEC);
         ck_assert_uint_eq(options.inference_time, 100 * NSEC_PER_MSEC);

@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -115,6 +117,14 @@ static struct reactor reactor;
 static struct listener listener;
 static int accepted_fds[8];
 static unsigned accepted_count, accepted_wanted;
+
+static int option(int fd, int level, int name) {
+        socklen_t len = sizeof(int);
+        int value = 0;
+
+        ck_assert_int_eq(getsockopt(fd, level, name, &value, &len), 0);
+        return value;
+}
 
 static void accepted(struct listener *l, int fd) {
         ck_assert_ptr_eq(l, &listener);
@@ -256,6 +266,38 @@ START_TEST(set_has_several) {
 }
 END_TEST
 
+/* What every connection is to have, it has from the socket that listens. */
+START_TEST(options_are_inherited) {
+        struct listener_limit limit = { .max = 8 };
+        struct listener_set set = { 0 };
+        struct sockaddr_in address;
+        socklen_t len = sizeof(address);
+        const char *why;
+        int client;
+
+        ck_assert_int_eq(reactor_init(&reactor), 0);
+        ck_assert_int_eq(listener_set_open(&set, "127.0.0.1:0", &why), 0);
+        ck_assert_int_eq(getsockname(set.sockets[0].fd, (struct sockaddr *)&address, &len), 0);
+        ck_assert_int_eq(listener_init(&listener, &reactor, set.sockets[0].fd, &limit, accepted), 0);
+        client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        ck_assert_int_eq(connect(client, (struct sockaddr *)&address, len), 0);
+        accepted_count = 0;
+        accepted_wanted = 1;
+        ck_assert_int_eq(reactor_run(&reactor), 0);
+        ck_assert_uint_eq(accepted_count, 1);
+        ck_assert_int_eq(option(accepted_fds[0], IPPROTO_TCP, TCP_NODELAY), 1);
+        ck_assert_int_eq(option(accepted_fds[0], SOL_SOCKET, SO_KEEPALIVE), 1);
+        ck_assert_int_eq(option(accepted_fds[0], IPPROTO_TCP, TCP_KEEPIDLE), 60);
+        ck_assert_int_eq(option(accepted_fds[0], IPPROTO_TCP, TCP_KEEPINTVL), 10);
+        ck_assert_int_eq(option(accepted_fds[0], IPPROTO_TCP, TCP_KEEPCNT), 6);
+        close(accepted_fds[0]);
+        close(client);
+        listener_deinit(&listener);
+        listener_set_close(&set);
+        reactor_deinit(&reactor);
+}
+END_TEST
+
 static Suite *listener_suite(void) {
         Suite *suite = suite_create("listener");
         TCase *tcase = tcase_create("listener");
@@ -271,6 +313,7 @@ static Suite *listener_suite(void) {
         tcase_add_test(tcase, limit_of_descriptors);
         unit_add_table(tcase, set_opens, addresses);
         tcase_add_test(tcase, set_has_several);
+        tcase_add_test(tcase, options_are_inherited);
         suite_add_tcase(suite, tcase);
         return suite;
 }

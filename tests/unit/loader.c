@@ -11,6 +11,7 @@
 static struct reactor reactor;
 static struct model *model;
 static struct loader loader;
+static struct generation generation = { .number = 1 };
 static char journal[512];
 static int load_error;
 static unsigned progresses;
@@ -68,7 +69,7 @@ static void open_loader(uint64_t load_time, const char *failure, unsigned attemp
         loader.progressing = progressing;
         loader.ready = ready;
         loader.failed = failed;
-        loader_start(&loader);
+        loader_start(&loader, &generation);
 }
 
 static void close_loader(void) {
@@ -103,7 +104,7 @@ START_TEST(loader_tries_again) {
         /* Started again, it begins afresh. */
         journal[0] = '\0';
         reactor.stopped = false;
-        loader_start(&loader);
+        loader_start(&loader, &generation);
         ck_assert_int_eq(reactor_run(&reactor), 0);
         ck_assert_str_eq(journal, "attempt 1 -;attempt 2 no file;attempt 3 no file;no file;");
         close_loader();
@@ -126,9 +127,10 @@ START_TEST(loader_times_out) {
 END_TEST
 
 /* A model that goes on loading, and comes further `stalls` times. */
-static int stuck_load(struct model *m, struct reactor *r, struct load_events *events) {
+static int stuck_load(struct model *m, struct reactor *r, struct generation *g, struct load_events *events) {
         (void)m;
         (void)r;
+        ck_assert_ptr_eq(g, &generation);
         (void)events;
         note("load");
         return 0;
@@ -163,7 +165,7 @@ START_TEST(loader_stalls) {
         loader.ready = ready;
         loader.failed = failed;
         stalls = 3;
-        loader_start(&loader);
+        loader_start(&loader, &generation);
         ck_assert_int_eq(reactor_run(&reactor), 0);
         ck_assert_str_eq(journal, "attempt 1 -;load;unload;attempt 2 The load made no progress for 10ms;load;unload;"
                                   "unload;The load made no progress for 10ms;");

@@ -1,10 +1,15 @@
 #include "daemon/model/upstream.h"
 
 #include <errno.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 
+#include "common/number.h"
 #include "common/util.h"
 #include "daemon/model/fetch.h"
+#include "daemon/model/generation.h"
 #include "tests/support/unit.h"
 
 static const struct {
@@ -29,6 +34,13 @@ static const struct {
         { "http://host:1/?a=b", NULL, NULL, NULL },
         { "http://host:1/ x", NULL, NULL, NULL },
         { "http://host:1\r\nX: y", NULL, NULL, NULL },
+        { "http://host:0", NULL, NULL, NULL },
+        { "http://host:65536", NULL, NULL, NULL },
+        { "http://host:", NULL, NULL, NULL },
+        { "http://:80", NULL, NULL, NULL },
+        { "http://[::1", NULL, NULL, NULL },
+        { "http://[::1]x", NULL, NULL, NULL },
+        { "http://user@host", NULL, NULL, NULL },
         { "unix:/0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678",
           NULL, NULL, NULL },
 };
@@ -63,6 +75,16 @@ START_TEST(upstream_options) {
         options.completion_options = "[1]";
         ck_assert_int_eq(upstream_check(&options, error, sizeof(error)), -EINVAL);
         ck_assert_str_eq(error, "--completion-options: [1] is no JSON object");
+        options.completion_options = NULL;
+        options.host = "a b";
+        ck_assert_int_eq(upstream_check(&options, error, sizeof(error)), -EINVAL);
+        ck_assert_str_eq(error, "--upstream-host: \"a b\" is no HOST[:PORT]");
+        options.host = "a:1";
+        options.key = "a\nb";
+        ck_assert_int_eq(upstream_check(&options, error, sizeof(error)), -EINVAL);
+        ck_assert_ptr_nonnull(strstr(error, "--upstream-key-file: "));
+        options.key = "ab";
+        ck_assert_int_eq(upstream_check(&options, error, sizeof(error)), 0);
         options.completion_options = "{";
         ck_assert_int_eq(upstream_check(&options, error, sizeof(error)), -EINVAL);
 }
@@ -86,13 +108,142 @@ START_TEST(upstream_unused) {
 }
 END_TEST
 
+/* A server that runs already, in a thread: it answers so many requests, and is gone then. */
+
+#define PATIENCE (60 * NSEC_PER_SEC)
+
+static int listener;
+static unsigned limit;
+static unsigned asked;
+static unsigned suspected_at;           /* it is suspected once more while this request is under way */
+static struct generation generation;
+static char last[4096];
+
+static void *serve(void *data) {
+        static const char answer[] = "HTTP/1.1 200 OK\r\nContent-Length: 23\r\n\r\n{\"data\":[{\"id\":\"one\"}]}";
+
+        while (asked < limit) {
+                int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+                ssize_t n = recv(fd, last, sizeof(last) - 1, 0);
+
+                ck_assert_int_gt(n, 0);
+                last[n] = '\0';
+                if (++asked == suspected_at)
+                        atomic_fetch_add(&generation.suspicions, 1);
+                ck_assert_int_eq(send(fd, answer, sizeof(answer) - 1, MSG_NOSIGNAL), sizeof(answer) - 1);
+                close(fd);
+        }
+        close(listener);
+        return data;
+}
+
+static struct reactor reactor;
+static struct timer deadline;
+static char story[16];
+
+static void note(char c) {
+        story[strlen(story)] = c;
+        reactor_stop(&reactor);
+}
+
+static void on_ready(struct load_events *events, const char *name) {
+        (void)events;
+        ck_assert_str_eq(name, "one");
+        ck_assert_uint_eq(generation.address_len, sizeof(struct sockaddr_in));
+        note('r');
+}
+
+static void on_failed(struct load_events *events, const char *reason) {
+        (void)events;
+        (void)reason;
+        note('f');
+}
+
+static void on_lost(struct load_events *events, const char *reason) {
+        (void)events;
+        ck_assert_str_eq(reason, "It does not answer any more");
+        note('l');
+}
+
+static void on_alive(struct load_events *events) {
+        (void)events;
+        ck_assert_uint_eq(atomic_load(&generation.suspicions), 0);
+        note('a');
+}
+
+static void deadline_due(struct timer *timer) {
+        (void)timer;
+        ck_abort_msg("nothing happens any more: \"%s\"", story);
+}
+
+static void run(const char *expected) {
+        reactor.stopped = false;
+        ck_assert_int_eq(reactor_run(&reactor), 0);
+        ck_assert_str_eq(story, expected);
+}
+
+START_TEST(upstream_suspected) {
+        struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr = { htonl(INADDR_LOOPBACK) } };
+        struct load_events events = { .ready = on_ready, .failed = on_failed, .lost = on_lost, .alive = on_alive };
+        socklen_t len = sizeof(address);
+        struct upstream_options options = { .health_path = "/health", .key = "secret", .host = "host" };
+        struct model *model = NULL;
+        pthread_t server;
+        char url[64];
+
+        listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        ck_assert_int_eq(bind(listener, (struct sockaddr *)&address, len), 0);
+        ck_assert_int_eq(listen(listener, 10), 0);
+        ck_assert_int_eq(getsockname(listener, (struct sockaddr *)&address, &len), 0);
+        snprintf(url, sizeof(url), "http://127.0.0.1:%u", ntohs(address.sin_port));
+        options.url = url;
+        /* The health, the name, two probes of which the first comes too early, and one more. */
+        limit = 5;
+        suspected_at = 3;
+        ck_assert_int_eq(pthread_create(&server, NULL, serve, NULL), 0);
+
+        ck_assert_int_eq(reactor_init(&reactor), 0);
+        timer_init(&deadline, deadline_due);
+        reactor_set_timer(&reactor, &deadline, timer_now() + PATIENCE);
+        ck_assert_int_eq(upstream_new(&model, &options), 0);
+        ck_assert_int_eq(model_load(model, &reactor, &generation, &events), 0);
+        run("r");
+        ck_assert_int_eq(memcmp(&generation.address, &address, len), 0);
+        ck_assert_uint_eq(asked, 2);
+        ck_assert_ptr_nonnull(strstr(last, "GET /v1/models HTTP/1.1\r\nHost: host\r\nAuthorization: Bearer secret\r\n"));
+
+        atomic_store(&generation.suspicions, 3);
+        model_suspect(model);
+        model_suspect(model);
+        run("ra");
+        ck_assert_uint_eq(asked, 4);
+        atomic_store(&generation.suspicions, 1);
+        model_suspect(model);
+        run("raa");
+        ck_assert_int_eq(pthread_join(server, NULL), 0);
+        ck_assert_uint_eq(asked, 5);
+        atomic_store(&generation.suspicions, 1);
+        model_suspect(model);
+        run("raal");
+        /* It is none any more, and is not probed. */
+        model_suspect(model);
+
+        model_unload(model);
+        ck_assert_ptr_null(model_free(model));
+        timer_clear(&deadline);
+        reactor_deinit(&reactor);
+}
+END_TEST
+
 static Suite *upstream_suite(void) {
         Suite *suite = suite_create("upstream");
         TCase *tcase = tcase_create("upstream");
 
+        tcase_set_timeout(tcase, 120);
         tcase_add_loop_test(tcase, upstream_urls, 0, ARRAY_SIZE(urls));
         tcase_add_test(tcase, upstream_options);
         tcase_add_test(tcase, upstream_unused);
+        tcase_add_test(tcase, upstream_suspected);
         suite_add_tcase(suite, tcase);
         return suite;
 }

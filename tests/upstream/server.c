@@ -22,14 +22,16 @@
  * What a prompt, or the last message of a chat, asks for: "status N" an error of that status, "garbage" no JSON, "cut" a
  * body that ends early, "cutstream" a stream without an end, "hang" no answer, "die" the server's end; everything else comes
  * back as "echo PROMPT". A client that goes before its answer is complete is noted on standard error. /echo answers with the
- * request itself.
+ * request itself. /v1/realtime switches to a protocol in which every byte comes back.
  */
 
+#include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
 #include <jansson.h>
 #include <microhttpd.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -215,6 +217,54 @@ static enum MHD_Result complete(struct MHD_Connection *connection, struct reques
         return r;
 }
 
+static bool wait_for(int fd, short events) {
+        struct pollfd event = { fd, events, 0 };
+
+        return poll(&event, 1, -1) > 0;
+}
+
+/* Returns whether all of it has left. */
+static bool send_back(int fd, const char *data, size_t len) {
+        while (len > 0) {
+                ssize_t n = send(fd, data, len, MSG_NOSIGNAL);
+
+                if (n < 0 && !(errno == EAGAIN && wait_for(fd, POLLOUT)))
+                        return false;
+                data += n > 0 ? n : 0;
+                len -= n > 0 ? (size_t)n : 0;
+        }
+        return true;
+}
+
+/* Behind a switch of protocols, in the thread of its connection. */
+static void give_back(void *user, struct MHD_Connection *connection, void *state, const char *extra, size_t extra_len,
+                      MHD_socket fd, struct MHD_UpgradeResponseHandle *handle) {
+        char data[16384];
+        bool goes_on = send_back(fd, extra, extra_len);
+
+        (void)user;
+        (void)connection;
+        (void)state;
+        while (goes_on && wait_for(fd, POLLIN)) {
+                ssize_t n = recv(fd, data, sizeof(data), 0);
+
+                if (n < 0 && errno == EAGAIN)
+                        continue;
+                goes_on = n > 0 && send_back(fd, data, (size_t)n);
+        }
+        MHD_upgrade_action(handle, MHD_UPGRADE_ACTION_CLOSE);
+}
+
+static enum MHD_Result switch_protocols(struct MHD_Connection *connection) {
+        struct MHD_Response *response = MHD_create_response_for_upgrade(give_back, NULL);
+        enum MHD_Result r;
+
+        MHD_add_response_header(response, "Upgrade", "websocket");
+        r = MHD_queue_response(connection, MHD_HTTP_SWITCHING_PROTOCOLS, response);
+        MHD_destroy_response(response);
+        return r;
+}
+
 static enum MHD_Result note_field(void *user, enum MHD_ValueKind kind, const char *name, const char *value) {
         (void)kind;
         json_array_append_new(user, json_pack("[s, s?]", name, value));
@@ -264,6 +314,8 @@ static enum MHD_Result handle(void *user, struct MHD_Connection *connection, con
                 return answer_error(connection, 401, "Incorrect API key provided");
         if (strncmp(path, "/echo", 5) == 0)
                 return echo(connection, request, path, method);
+        if (strcmp(path, "/v1/realtime") == 0 && MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Upgrade"))
+                return switch_protocols(connection);
         request->is_chat = strcmp(path, "/v1/chat/completions") == 0;
         if ((request->is_chat || strcmp(path, "/v1/completions") == 0) && strcmp(method, "POST") == 0)
                 return complete(connection, request);
@@ -381,8 +433,9 @@ int main(int argc, char **argv) {
                 _exit(127);
         }
         /* Not select(), which ends at 1,024 descriptors. */
-        daemon = MHD_start_daemon(MHD_USE_THREAD_PER_CONNECTION | MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL, 0, NULL,
-                                  NULL, handle, NULL, MHD_OPTION_LISTEN_SOCKET, listen_at(), MHD_OPTION_NOTIFY_COMPLETED, completed,
+        daemon = MHD_start_daemon(MHD_USE_THREAD_PER_CONNECTION | MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL |
+                                          MHD_ALLOW_UPGRADE,
+                                  0, NULL, NULL, handle, NULL, MHD_OPTION_LISTEN_SOCKET, listen_at(), MHD_OPTION_NOTIFY_COMPLETED, completed,
                                   NULL, MHD_OPTION_CONNECTION_LIMIT, 4096U, MHD_OPTION_END);
         if (!daemon)
                 return 1;
