@@ -6,11 +6,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "common/util.h"
 #include "tests/support/clock.h"
 #include "tests/support/front.h"
 #include "tests/support/raw.h"
+#include "tests/support/suite.h"
 
 static struct front front;
 static struct raw raw;
@@ -100,7 +103,13 @@ END_TEST
 START_TEST(good_before_cut) {
         static char body[300000];
         struct raw_request next;
+        int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
+        if (fd < 0) {
+                suite_skip("good_before_cut", "there is no network here");
+                return;
+        }
+        close(fd);
         start_ready(OPTIONS("--http", "127.0.0.1:0"));
         http_close(&http);
         http_listening(&front.msd.process, 2, front.address);
