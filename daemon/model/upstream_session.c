@@ -214,7 +214,7 @@ int upstream_infer(struct model_session *model_session, struct inference *infere
                 refuse_later(connection);
                 return 0;
         }
-        r = inference->is_exchange ? write_exchange(connection, inference) : write_prompt(connection, STEAL_POINTER(body));
+        r = body ? write_prompt(connection, STEAL_POINTER(body)) : write_exchange(connection, inference);
         if (r < 0)
                 run_drop(connection);
         return r;

@@ -17,7 +17,7 @@ use_cppcheck() {
 # What it says of one file, but for what a comment on the line before has an answer to.
 analyze() {
     local line finding
-    gcc "${@:2}" -O1 -fanalyzer -fdiagnostics-plain-output -c -o /dev/null "$1" 2>&1 | grep -E ': (warning|error): ' |
+    gcc "${@:2}" -O1 -fanalyzer -fdiagnostics-plain-output -c -o /dev/null "$1" 2>&1 | grep -E ': (warning|(fatal )?error): ' |
         while read -r finding; do
             line=$(cut -d : -f 2 <<<"$finding")
             sed -n "$((line - 1))p" "$1" | grep -q 'analyzer-suppress: ' || echo "$finding"
