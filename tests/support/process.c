@@ -393,7 +393,7 @@ void process_wait_rest(const struct process *process) {
         } while (!rests || now != before);
 }
 
-bool process_has_tsan(const struct process *process) {
+bool process_has_mapped(const struct process *process, const char *file) {
         char path[64], line[512];
         bool found = false;
         FILE *maps;
@@ -402,7 +402,11 @@ bool process_has_tsan(const struct process *process) {
         maps = fopen(path, "re");
         ck_assert_ptr_nonnull(maps);
         while (!found && fgets(line, sizeof(line), maps))
-                found = strstr(line, "libtsan");
+                found = strstr(line, file);
         fclose(maps);
         return found;
+}
+
+bool process_has_tsan(const struct process *process) {
+        return process_has_mapped(process, "libtsan");
 }

@@ -75,6 +75,9 @@ void process_wait_rest(const struct process *process);
 /* Whether it was built with the thread sanitizer, which has a thread of its own that wakes up. */
 bool process_has_tsan(const struct process *process);
 
+/* Whether a file whose path contains this is mapped there, such as a library. */
+bool process_has_mapped(const struct process *process, const char *file);
+
 /*
  * Waits for the `n` descriptors at `fds`, as poll() does, for a program's output or end, or for `deadline`.
  * Returns how many of `fds` have an event: 0 too when a program did something.

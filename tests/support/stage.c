@@ -117,17 +117,7 @@ uint64_t stage_memory(const struct process *process, const char *name) {
 }
 
 bool stage_has_sanitizer(const struct process *process) {
-        char path[64], line[512];
-        bool found = false;
-        FILE *maps;
-
-        snprintf(path, sizeof(path), "/proc/%d/maps", (int)process->pid);
-        maps = fopen(path, "re");
-        ck_assert_ptr_nonnull(maps);
-        while (!found && fgets(line, sizeof(line), maps))
-                found = strstr(line, "libasan") || strstr(line, "libtsan");
-        fclose(maps);
-        return found;
+        return process_has_mapped(process, "libasan") || process_has_tsan(process);
 }
 
 void stage_expect_refusal(struct http *http, unsigned status, const char *option) {

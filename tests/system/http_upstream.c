@@ -14,6 +14,7 @@
 #include "tests/support/clock.h"
 #include "tests/support/front.h"
 #include "tests/support/raw.h"
+#include "tests/support/stage.h"
 
 static struct front front;
 static struct raw raw;
@@ -469,34 +470,6 @@ START_TEST(stops) {
 }
 END_TEST
 
-static uint64_t resident(const struct process *process) {
-        char path[64], line[256];
-        uint64_t kib = 0;
-        FILE *file;
-
-        snprintf(path, sizeof(path), "/proc/%d/status", (int)process->pid);
-        file = fopen(path, "re");
-        ck_assert_ptr_nonnull(file);
-        while (kib == 0 && fgets(line, sizeof(line), file))
-                (void)!sscanf(line, "VmRSS: %lu kB", &kib);
-        fclose(file);
-        return kib * 1024;
-}
-
-static bool has_sanitizer(const struct process *process) {
-        char path[64], line[512];
-        bool found = false;
-        FILE *maps;
-
-        snprintf(path, sizeof(path), "/proc/%d/maps", (int)process->pid);
-        maps = fopen(path, "re");
-        ck_assert_ptr_nonnull(maps);
-        while (!found && fgets(line, sizeof(line), maps))
-                found = strstr(line, "libasan") || strstr(line, "libtsan");
-        fclose(maps);
-        return found;
-}
-
 #define LARGE (UINT64_C(64) << 20)
 
 /* Who does not read stops the upstream, not msd, which holds no more than it must; and gets it all when it reads. */
@@ -508,7 +481,7 @@ START_TEST(slow_reader) {
         for (size_t i = 0; i < sizeof(block); i++)
                 block[i] = (char)('a' + i % 17);
         start_ready(OPTIONS("--threads", "1"));
-        before = resident(&front.msd.process);
+        before = stage_memory(&front.msd.process, "VmRSS");
         ask_and_take("GET", "/");
         if (_i == 0)
                 raw_send(&request, "HTTP/1.1 200 OK\r\nContent-Length: %lu\r\n\r\n", LARGE);
@@ -524,9 +497,9 @@ START_TEST(slow_reader) {
                         break;
         }
         ck_assert_msg(sent < LARGE / 4, "msd took %lu bytes that nobody reads", sent);
-        if (!has_sanitizer(&front.msd.process))
-                ck_assert_msg(resident(&front.msd.process) < before + (8 << 20), "It needs %lu bytes more",
-                              resident(&front.msd.process) - before);
+        if (!stage_has_sanitizer(&front.msd.process))
+                ck_assert_msg(stage_memory(&front.msd.process, "VmRSS") < before + (8 << 20), "It needs %lu bytes more",
+                              stage_memory(&front.msd.process, "VmRSS") - before);
         /* Nobody else is held up. */
         http_connect(&other, front.address);
         http_ask(&other, "GET", "/-/live");
@@ -562,8 +535,8 @@ START_TEST(slow_reader) {
                 (void)process_poll(&event, 1, MIN(deadline, clock_now() + 10 * NSEC_PER_MSEC));
         }
         ck_assert_uint_eq(got, LARGE);
-        if (!has_sanitizer(&front.msd.process))
-                ck_assert_uint_lt(resident(&front.msd.process), before + (8 << 20));
+        if (!stage_has_sanitizer(&front.msd.process))
+                ck_assert_uint_lt(stage_memory(&front.msd.process, "VmRSS"), before + (8 << 20));
         daemon_stop(&front.msd);
 }
 END_TEST
