@@ -7,7 +7,6 @@
  */
 
 #include <errno.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "common/util.h"
@@ -56,28 +55,9 @@ static void clear(struct bytes *bytes) {
         *bytes = (struct bytes){ 0 };
 }
 
-static const struct guest *guest_of(const struct client *client) {
-        const struct list *lists[] = { &world.parking.sent, &world.parking.unsent };
-
-        for (unsigned i = 0; i < ARRAY_SIZE(lists); i++)
-                for (const struct list *j = lists[i]->next; j != lists[i]; j = j->next)
-                        if (container_of(j, struct guest, link)->cookie == client->cookie)
-                                return container_of(j, struct guest, link);
-        return NULL;
-}
-
-/*
- * Which clients may miss answers, and see the end: those that did not read all, for nobody can say it again; whose
- * connection is not parked, or had more than may be parked; or for which the model was at work.
- */
 static void note_losses(void) {
-        for (unsigned i = 0; i < CLIENTS_MAX; i++) {
-                const struct guest *guest = guest_of(&clients[i]);
-                int unread = 0;
-
-                if (clients[i].fd >= 0 && ioctl(clients[i].fd, FIONREAD, &unread) == 0)
-                        clients[i].may_be_lost |= unread > 0 || !guest || guest->lost || guest->owner->in_flight > 0;
-        }
+        for (unsigned i = 0; i < CLIENTS_MAX; i++)
+                clients[i].may_be_lost |= world_may_lose(&world, clients[i].fd, clients[i].cookie);
 }
 
 static void restart(void) {
@@ -91,10 +71,7 @@ static void restart(void) {
 static void kill_it(void) {
         if (!world.keeper || restarts++ == RESTARTS_MAX)
                 return;
-        /* At the end of a turn: what came before is parked then. */
-        do
-                world_turn(&world, 0);
-        while (!list_is_empty(&world.parking.unsent) || world.parking.buffered > 0);
+        world_park_all(&world);
         note_losses();
         world_replace(&world, true);
 }

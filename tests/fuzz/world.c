@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "common/util.h"
@@ -469,6 +470,30 @@ bool world_leave(struct world *world) {
         parking_leave(&world->parking);
         lane_abandon(&world->lane);
         return true;
+}
+
+static const struct guest *guest_of(const struct world *world, uint64_t cookie) {
+        const struct list *lists[] = { &world->parking.sent, &world->parking.unsent };
+
+        for (unsigned i = 0; i < ARRAY_SIZE(lists); i++)
+                for (const struct list *j = lists[i]->next; j != lists[i]; j = j->next)
+                        if (container_of(j, struct guest, link)->cookie == cookie)
+                                return container_of(j, struct guest, link);
+        return NULL;
+}
+
+bool world_may_lose(const struct world *world, int fd, uint64_t cookie) {
+        const struct guest *guest = guest_of(world, cookie);
+        int unread = 0;
+
+        return fd >= 0 && ioctl(fd, FIONREAD, &unread) == 0 &&
+               (unread > 0 || !guest || guest->lost || guest->owner->in_flight > 0);
+}
+
+void world_park_all(struct world *world) {
+        do
+                world_turn(world, 0);
+        while (!list_is_empty(&world->parking.unsent) || world->parking.buffered > 0);
 }
 
 void world_replace(struct world *world, bool killed) {

@@ -80,6 +80,16 @@ void world_end_fronts(struct world *world);
  */
 bool world_leave(struct world *world);
 
+/*
+ * Whether a client, with this end of the connection with this cookie, may miss answers and see the end when the daemon ends
+ * now: it did not read all, which nobody can say again; its connection is not parked, or had more than may be parked; or the
+ * model is at work for it.
+ */
+bool world_may_lose(const struct world *world, int fd, uint64_t cookie);
+
+/* Up to the end of a turn after which all that came is parked. */
+void world_park_all(struct world *world);
+
 /* This process ends, or was killed, and the next one takes over what was kept. */
 void world_replace(struct world *world, bool killed);
 
