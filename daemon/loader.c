@@ -95,10 +95,10 @@ static void deadline_elapsed(struct timer *timer) {
         loader_fail(loader, ETIMEDOUT, reason);
 }
 
-static void model_lost(struct load_events *events, const char *reason) {
+static void model_lost(struct load_events *events, enum loss how, const char *reason) {
         struct loader *loader = container_of(events, struct loader, events);
 
-        loader->lost(loader, reason);
+        loader->lost(loader, how, reason);
 }
 
 static void model_alive(struct load_events *events) {

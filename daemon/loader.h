@@ -35,7 +35,7 @@ struct loader {
         /* `error`: an errno of the same kind as the reason. */
         void (*failed)(struct loader *loader, int error, const char *reason);
         /* The rest is what struct load_events has. */
-        void (*lost)(struct loader *loader, const char *reason);
+        void (*lost)(struct loader *loader, enum loss how, const char *reason);
         void (*alive)(struct loader *loader);
         void (*stopped)(struct loader *loader);
         void (*said)(struct loader *loader, bool error, const char *line, size_t len);

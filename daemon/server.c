@@ -397,10 +397,11 @@ static void load_ready(struct loader *loader, const char *name) {
                 log_warning("Cannot tell the service manager that the model is ready, ignoring: %s", strerror(-r));
 }
 
-static void load_lost(struct loader *loader, const char *reason) {
+static void load_lost(struct loader *loader, enum loss how, const char *reason) {
         struct model_server *server = container_of(loader, struct model_server, loader);
         int r;
 
+        (void)how;
         log_error("The model is lost: %s", reason);
         if (server->stopping)
                 return;

@@ -116,13 +116,21 @@ struct session_events {
         void (*room)(struct session_events *events);
 };
 
+/* How a model that was ready came to be none. */
+enum loss {
+        LOSS_CRASHED,           /* its process ended: with an exit status, or by a signal of its own making, such as SIGSEGV */
+        LOSS_KILLED,            /* its process was ended by SIGKILL or SIGTERM from outside */
+        LOSS_FROZEN,            /* it did nothing for its requests any more, and was ended for that */
+        LOSS_UNREACHABLE,       /* it is a server that was not started here, and does not answer any more */
+};
+
 /* How a model tells what happens to it, from the main reactor, never from within a function called here. */
 struct load_events {
         /* A load ends in one of these. */
         void (*ready)(struct load_events *events, const char *name);
         void (*failed)(struct load_events *events, const char *reason);
         /* One that was ready is none any more. */
-        void (*lost)(struct load_events *events, const char *reason);
+        void (*lost)(struct load_events *events, enum loss how, const char *reason);
         /* One that was suspected is not lost. */
         void (*alive)(struct load_events *events);
         /* What model_stop() began has ended. */

@@ -141,7 +141,7 @@ static void checked(struct upstream *upstream, bool answers) {
                 child_kill(&upstream->child);
         else {
                 upstream->state = IDLE;
-                upstream->events->lost(upstream->events, "It does not answer any more");
+                upstream->events->lost(upstream->events, LOSS_UNREACHABLE, "It does not answer any more");
         }
 }
 
@@ -312,6 +312,7 @@ static void start_child(struct upstream *upstream) {
 
 static void child_ended(struct child *child, const char *how) {
         struct upstream *upstream = container_of(child, struct upstream, child);
+        const bool was_killed = strstr(how, "SIGKILL") || strstr(how, "SIGTERM");
         enum state state = upstream->state;
         char reason[1024], tail[CHILD_TAIL_LINES * 260];
 
@@ -330,7 +331,7 @@ static void child_ended(struct child *child, const char *how) {
         case CHECKING:
                 cancel_probe(upstream);
                 upstream->state = IDLE;
-                upstream->events->lost(upstream->events, reason);
+                upstream->events->lost(upstream->events, was_killed ? LOSS_KILLED : LOSS_CRASHED, reason);
                 break;
         case STOPPING:
                 upstream->state = IDLE;

@@ -159,8 +159,9 @@ static void on_failed(struct load_events *events, const char *reason) {
         note('f');
 }
 
-static void on_lost(struct load_events *events, const char *reason) {
+static void on_lost(struct load_events *events, enum loss how, const char *reason) {
         (void)events;
+        ck_assert_int_eq(how, LOSS_UNREACHABLE);
         ck_assert_str_eq(reason, "It does not answer any more");
         note('l');
 }
