@@ -12,13 +12,13 @@
 #include "daemon/log.h"
 
 enum {
-        LETTER_FOLLOW = 1 << 0,
-        LETTER_STOP = 1 << 1,
-        LETTER_LEAVE = 1 << 2,
-        LETTER_PULSE = 1 << 3,
-        LETTER_RESUME = 1 << 4,
-        LETTER_CHECK = 1 << 5,
-        LETTER_CLAIM = 1 << 6,
+        MESSAGE_FOLLOW = 1 << 0,
+        MESSAGE_STOP = 1 << 1,
+        MESSAGE_LEAVE = 1 << 2,
+        MESSAGE_PULSE = 1 << 3,
+        MESSAGE_RESUME = 1 << 4,
+        MESSAGE_CHECK = 1 << 5,
+        MESSAGE_CLAIM = 1 << 6,
 };
 
 /* Descriptors read from the pipe at once. */
@@ -220,7 +220,7 @@ static void lane_stopping(struct lane *lane) {
 
 /* From any thread. */
 static void lane_offered(struct lane *lane) {
-        mailbox_post(&worker_of(lane)->mailbox, LETTER_CLAIM);
+        mailbox_post(&worker_of(lane)->mailbox, MESSAGE_CLAIM);
 }
 
 static const struct lane_events lane_events = {
@@ -237,28 +237,28 @@ static void deinit_listeners(struct worker *worker) {
                 listener_deinit(&worker->http_listeners[i]);
 }
 
-static void worker_deliver(struct mailbox *mailbox, unsigned letters) {
+static void worker_deliver(struct mailbox *mailbox, unsigned messages) {
         struct worker *worker = container_of(mailbox, struct worker, mailbox);
         struct lane *lane = &worker->lane;
 
-        if (letters & LETTER_FOLLOW) {
+        if (messages & MESSAGE_FOLLOW) {
                 lane_follow(lane);
                 atomic_store(&worker->generation, lane->generation->number);
         }
-        if (letters & LETTER_LEAVE) {
+        if (messages & MESSAGE_LEAVE) {
                 deinit_listeners(worker);
                 lane_leave(lane);
                 parking_open(&worker->parking);
         }
-        if (letters & LETTER_CHECK)
+        if (messages & MESSAGE_CHECK)
                 lane_check_gates(lane);
-        if (letters & LETTER_CLAIM)
+        if (messages & MESSAGE_CLAIM)
                 lane_claim(lane);
-        if (letters & LETTER_RESUME)
+        if (messages & MESSAGE_RESUME)
                 lane_resume(lane);
-        if (letters & LETTER_PULSE && atomic_fetch_add(&worker->group->pulsed, 1) + 1 == worker->group->count)
+        if (messages & MESSAGE_PULSE && atomic_fetch_add(&worker->group->pulsed, 1) + 1 == worker->group->count)
                 worker->group->all_pulsed(worker->group);
-        if (letters & LETTER_STOP) {
+        if (messages & MESSAGE_STOP) {
                 /* Those that another worker accepted before it left. */
                 if (lane->leaving) {
                         while (take_handed(worker))
@@ -418,30 +418,30 @@ int worker_group_start(struct worker_group *group) {
         return -r;
 }
 
-static void post_all(struct worker_group *group, unsigned letters) {
+static void post_all(struct worker_group *group, unsigned messages) {
         for (unsigned i = 0; i < group->count; i++)
-                mailbox_post(&group->workers[i].mailbox, letters);
+                mailbox_post(&group->workers[i].mailbox, messages);
 }
 
 void worker_group_follow(struct worker_group *group) {
-        post_all(group, LETTER_FOLLOW);
+        post_all(group, MESSAGE_FOLLOW);
 }
 
 void worker_group_leave(struct worker_group *group) {
-        post_all(group, LETTER_LEAVE);
+        post_all(group, MESSAGE_LEAVE);
 }
 
 void worker_group_check_gates(struct worker_group *group) {
-        post_all(group, LETTER_CHECK);
+        post_all(group, MESSAGE_CHECK);
 }
 
 void worker_group_resume(struct worker_group *group) {
-        post_all(group, LETTER_RESUME);
+        post_all(group, MESSAGE_RESUME);
 }
 
 void worker_group_pulse(struct worker_group *group) {
         atomic_store(&group->pulsed, 0);
-        post_all(group, LETTER_PULSE);
+        post_all(group, MESSAGE_PULSE);
 }
 
 unsigned worker_group_generation(const struct worker_group *group) {
@@ -455,7 +455,7 @@ unsigned worker_group_generation(const struct worker_group *group) {
 void worker_group_stop(struct worker_group *group) {
         for (unsigned i = 0; i < group->count; i++)
                 if (group->workers[i].running)
-                        mailbox_post(&group->workers[i].mailbox, LETTER_STOP);
+                        mailbox_post(&group->workers[i].mailbox, MESSAGE_STOP);
         for (unsigned i = 0; i < group->count; i++)
                 if (group->workers[i].running)
                         pthread_join(group->workers[i].thread, NULL);

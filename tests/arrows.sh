@@ -32,6 +32,7 @@ function module_of(path,  parts, n, name) {
     if (n > 2)
         return (name in directory) ? name : ""
     sub(/\.[ch]$/, "", name)
+    sub(/^server_.*/, "server", name)
     return (name in rank && !(name in directory)) ? name : ""
 }
 

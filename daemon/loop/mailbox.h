@@ -12,16 +12,16 @@
 
 struct mailbox {
         struct watch watch;
-        atomic_uint letters;
-        void (*deliver)(struct mailbox *mailbox, unsigned letters);
+        atomic_uint messages;
+        void (*deliver)(struct mailbox *mailbox, unsigned messages);
 };
 
 #define MAILBOX_NULL { .watch = WATCH_NULL }
 
 /* Returns 0 or -errno of eventfd(2) and epoll_ctl(2). */
 int mailbox_init(struct mailbox *mailbox, struct reactor *reactor,
-                 void (*deliver)(struct mailbox *mailbox, unsigned letters));
+                 void (*deliver)(struct mailbox *mailbox, unsigned messages));
 void mailbox_deinit(struct mailbox *mailbox);
 
-/* Sets `letters` (bits). From any thread. */
-void mailbox_post(struct mailbox *mailbox, unsigned letters);
+/* Sets `messages` (bits). From any thread. */
+void mailbox_post(struct mailbox *mailbox, unsigned messages);

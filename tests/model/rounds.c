@@ -40,10 +40,10 @@
 #define PATIENCE 60             /* seconds, for a round that takes less than a millisecond */
 
 enum {
-        LETTER_FOLLOW = 1 << 0,
-        LETTER_CLAIM = 1 << 1,
-        LETTER_RESUME = 1 << 2,
-        LETTER_STOP = 1 << 3,
+        MESSAGE_FOLLOW = 1 << 0,
+        MESSAGE_CLAIM = 1 << 1,
+        MESSAGE_RESUME = 1 << 2,
+        MESSAGE_STOP = 1 << 3,
 };
 
 /* An inference that has begun and not ended. */
@@ -57,7 +57,7 @@ struct worker {
         uint64_t random;
         struct reactor reactor;
         struct mailbox mailbox;
-        atomic_uint posted;             /* letters of this round: each wakes once at most */
+        atomic_uint posted;             /* messages of this round: each wakes once at most */
         struct status_counters counters;
         struct lane lane;
         struct request_owner clients[CLIENTS];
@@ -471,26 +471,26 @@ static void arrive_run(struct job *job) {
                 reactor_queue(&worker->reactor, job);
 }
 
-static void deliver(struct mailbox *mailbox, unsigned letters) {
+static void deliver(struct mailbox *mailbox, unsigned messages) {
         struct worker *worker = container_of(mailbox, struct worker, mailbox);
 
         /* Just before it hears that it was given a place. */
-        if (letters & LETTER_CLAIM)
+        if (messages & MESSAGE_CLAIM)
                 perhaps_depart(worker);
-        if (letters & LETTER_FOLLOW)
+        if (messages & MESSAGE_FOLLOW)
                 lane_follow(&worker->lane);
-        if (letters & LETTER_CLAIM)
+        if (messages & MESSAGE_CLAIM)
                 lane_claim(&worker->lane);
-        if (letters & LETTER_RESUME)
+        if (messages & MESSAGE_RESUME)
                 lane_resume(&worker->lane);
-        if (letters & LETTER_STOP)
+        if (messages & MESSAGE_STOP)
                 reactor_stop(&worker->reactor);
 }
 
 /* From any thread. */
 static void lane_offered(struct lane *lane) {
         count(&seen.offers, 1);
-        post(container_of(lane, struct worker, lane), LETTER_CLAIM);
+        post(container_of(lane, struct worker, lane), MESSAGE_CLAIM);
 }
 
 static const struct lane_events lane_events = { .offered = lane_offered };
@@ -523,7 +523,7 @@ static void play_worker(struct worker *worker) {
 
         /*
          * Each gate once, the stop once, each letter, each turn of its own, a time-out of each request (and one that was set for
-         * a request that is gone); and the last letters of the round before, which may have been read before their event came.
+         * a request that is gone); and the last messages of the round before, which may have been read before their event came.
          */
         reasons = generations_count + 1 + atomic_load(&worker->posted) + worker->turns + worker->wanted + 1;
         expect(wakes <= reasons, "a worker woke up for no reason");
@@ -597,7 +597,7 @@ static void play_server(uint64_t *random) {
 
                 dally(random);
                 if (pick(random, 4) == 0)
-                        post_all(LETTER_RESUME);
+                        post_all(MESSAGE_RESUME);
                 dally(random);
                 /* Stopped while it loads. */
                 if (last && pick(random, 8) == 0)
@@ -615,7 +615,7 @@ static void play_server(uint64_t *random) {
                 }
                 dally(random);
                 begin_generation();
-                post_all(LETTER_FOLLOW);
+                post_all(MESSAGE_FOLLOW);
         }
         expect(gate_open(&stop) >= 0, "the stop was not written");
 }
@@ -642,7 +642,7 @@ static void probe(uint64_t *random) {
                 return;
         }
         count(&seen.resumes, 1);
-        post_all(LETTER_RESUME);
+        post_all(MESSAGE_RESUME);
 }
 
 /* What has ended gives its place back, and lanes that were given one and cannot use it pass it on. */
@@ -694,7 +694,7 @@ static void play_round(uint64_t *random) {
                         probe(random);
         }
         wait_for_places();
-        post_all(LETTER_STOP);
+        post_all(MESSAGE_STOP);
         pthread_barrier_wait(&barrier);
 
         while (sem_trywait(&news) == 0)

@@ -1,0 +1,76 @@
+#pragma once
+
+/*
+ * What the sources of the model server, daemon/server*.c, share among themselves.
+ *
+ *      server.c        start, stop, and the order of both; signals, and what the workers ask for
+ *      server_load     generations: how a load goes, in the main thread
+ *      server_status   the status line
+ *      server_limits   threads, descriptors, connections
+ */
+
+#include "common/util.h"
+#include "daemon/server.h"
+
+/* What the workers' threads tell the main thread. */
+enum {
+        MESSAGE_LOAD = 1 << 0,
+        MESSAGE_SHUTDOWN = 1 << 1,
+        MESSAGE_DRAINED = 1 << 2,
+        MESSAGE_PULSED = 1 << 3,
+        MESSAGE_CHANGED = 1 << 4,
+        MESSAGE_SUSPECT = 1 << 5,
+        MESSAGE_FAILED = 1 << 6,
+};
+
+/* Nothing that is about to end by itself is to be ended by the service manager at the same moment. */
+#define EXTEND_MARGIN (10 * NSEC_PER_SEC)
+
+static inline struct model_server *server_of(struct queue *queue) {
+        return container_of(queue, struct model_server, queue);
+}
+
+static inline struct generation *server_generation(struct model_server *server) {
+        return queue_generation(&server->queue);
+}
+
+/* server_load.c */
+
+/* The next generation, whose gate is pending. Returns 0 or -errno. */
+int server_begin_generation(struct model_server *server);
+
+/* Frees the generations before `oldest`: no worker looks at those any more. */
+void server_free_generations(struct model_server *server, unsigned oldest);
+
+/* After gate_open() or gate_fail() returned `r`: if its event could not be sent, the mailboxes say it. From any thread. */
+void server_check_broadcast(struct model_server *server, int r);
+
+void server_init_loader(struct model_server *server, const struct loader_options *options);
+
+/* server_status.c */
+
+/* What the model is called before it has a name of its own. */
+const char *server_model_name(const struct model_server *server);
+
+/* What the status line says, but for the numbers. It is the caller's to send it. */
+void server_set_situation(struct model_server *server, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Writes the status line into server->line: the situation, and how many requests it concerns. Returns it. */
+const char *server_status_line(struct model_server *server);
+
+/* For struct queue, from any thread: the status line is due, some time after the one before. */
+void server_queue_changed(struct queue *queue);
+
+/* The main thread has heard of it. */
+void server_follow_later(struct model_server *server);
+void server_follow_due(struct timer *timer);
+
+/* server_limits.c */
+
+unsigned server_count_threads(const struct options *options);
+
+/* How many descriptors there may be: the limit, raised to its hard maximum. */
+uint64_t server_limit_descriptors(void);
+
+/* As many connections as the descriptors leave room for, besides `parking`; those to a real model need as many again. */
+uint64_t server_limit_connections(const struct options *options, unsigned parking);

@@ -1,0 +1,196 @@
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "common/number.h"
+#include "common/util.h"
+#include "daemon/log.h"
+#include "daemon/notify.h"
+#include "daemon/server_inner.h"
+
+static const char line_loading[] = "Model loading...\n";
+static const char line_ready[] = "Model ready!\n";
+
+void server_free_generations(struct model_server *server, unsigned oldest) {
+        while (!list_is_empty(&server->generations)) {
+                struct generation *first = container_of(server->generations.next, struct generation, link);
+
+                if (first->number >= oldest)
+                        break;
+                (void)generation_free(first);
+        }
+}
+
+int server_begin_generation(struct model_server *server) {
+        struct generation *before = server_generation(server), *generation = NULL;
+        int r;
+
+        r = generation_new(&generation, before ? before->number + 1 : 1);
+        if (r < 0)
+                return r;
+        list_append(&server->generations, &generation->link);
+        status_loading(&server->status, generation->number);
+        atomic_store_explicit(&server->queue.generation, generation, memory_order_release);
+        worker_group_follow(&server->workers);
+        if (before)
+                server_free_generations(server, worker_group_generation(&server->workers));
+        return 0;
+}
+
+/* How long a load may go on until it is looked at again. */
+static uint64_t load_limit(const struct options *options) {
+        uint64_t limit = UINT64_MAX - EXTEND_MARGIN;
+
+        if (options->stall_timeout > 0)
+                limit = MIN(limit, options->stall_timeout);
+        if (options->load_timeout > 0)
+                limit = MIN(limit, options->load_timeout);
+        return limit + EXTEND_MARGIN;
+}
+
+int model_server_load_model(struct model_server *server) {
+        struct generation *generation = server_generation(server);
+        int r;
+
+        /* Ready, failed, or lost: that generation is over. */
+        if (!generation || gate_state(&generation->gate) != GATE_PENDING) {
+                r = server_begin_generation(server);
+                if (r < 0)
+                        return r;
+        }
+        loader_start(&server->loader, server_generation(server));
+        return 0;
+}
+
+void server_check_broadcast(struct model_server *server, int r) {
+        if (r >= 0)
+                return;
+        log_warning("Cannot tell all workers at once, telling each: %s", strerror(-r));
+        worker_group_check_gates(&server->workers);
+}
+
+static void load_attempting(struct loader *loader, unsigned attempt, const char *error, uint64_t pause) {
+        struct model_server *server = container_of(loader, struct model_server, loader);
+        char text[NUMBER_DURATION_MAX];
+        time_t now = time(NULL);
+        struct tm local;
+
+        status_attempt(&server->status, attempt, error);
+        if (error) {
+                number_format_duration(text, pause / NSEC_PER_MSEC * NSEC_PER_MSEC);
+                server_set_situation(server, "Loading failed: %s; attempt %u of %u follows in %s", error, attempt,
+                                     loader->options.attempts, text);
+                log_warning("%s", server->situation);
+                notify_extend(pause + EXTEND_MARGIN);
+        } else {
+                strftime(text, sizeof(text), "%H:%M:%S", localtime_r(&now, &local));
+                server_set_situation(server, "Loading %s since %s", server_model_name(server), text);
+                log_output(line_loading, sizeof(line_loading) - 1);
+        }
+        notify_status(server_status_line(server));
+}
+
+static void load_progressing(struct loader *loader) {
+        notify_extend(load_limit(container_of(loader, struct model_server, loader)->options));
+}
+
+static void load_ready(struct loader *loader, const char *name) {
+        struct model_server *server = container_of(loader, struct model_server, loader);
+        struct generation *generation = server_generation(server);
+        char text[NUMBER_DURATION_MAX];
+        int r;
+
+        /* The model is stored, and the line is out, before anybody goes on because of it. */
+        snprintf(generation->model, sizeof(generation->model), "%s", name);
+        status_ready(&server->status, name);
+        log_output(line_ready, sizeof(line_ready) - 1);
+        server_check_broadcast(server, gate_open(&generation->gate));
+
+        server_set_situation(server, "Ready: %s was loaded in %s", name,
+                             number_format_duration(text, status_load_time(&server->status) / NSEC_PER_MSEC * NSEC_PER_MSEC));
+        r = notify_ready(server_status_line(server));
+        if (r < 0)
+                log_warning("Cannot tell the service manager that the model is ready, ignoring: %s", strerror(-r));
+}
+
+static void load_lost(struct loader *loader, enum loss how, const char *reason) {
+        struct model_server *server = container_of(loader, struct model_server, loader);
+        int r;
+
+        (void)how;
+        log_error("The model is lost: %s", reason);
+        if (server->stopping)
+                return;
+        /* New requests wait for the next generation, and so do those in flight that got no output. */
+        r = model_server_load_model(server);
+        if (r < 0) {
+                log_error("Cannot begin to load: %s", strerror(-r));
+                server->failed = true;
+                model_server_shutdown(server);
+                return;
+        }
+        status_attempt(&server->status, 1, reason);
+}
+
+static void load_alive(struct loader *loader) {
+        worker_group_resume(&container_of(loader, struct model_server, loader)->workers);
+}
+
+static void load_stopped(struct loader *loader) {
+        reactor_stop(&container_of(loader, struct model_server, loader)->reactor);
+}
+
+/* A model's own lines go where the daemon's go, each whole. */
+static void load_said(struct loader *loader, bool error, const char *line, size_t len) {
+        char text[4096];
+
+        (void)loader;
+        if (error) {
+                log_line(line, len);
+                return;
+        }
+        len = MIN(len, sizeof(text) - 1);
+        memcpy(text, line, len);
+        text[len] = '\n';
+        log_output(text, len + 1);
+}
+
+static void load_reported(struct loader *loader, const char *status, uint64_t extend) {
+        struct model_server *server = container_of(loader, struct model_server, loader);
+
+        if (extend > 0)
+                notify_extend(MAX(extend, load_limit(server->options)));
+        if (status) {
+                server_set_situation(server, "Loading %s: %s", server_model_name(server), status);
+                server_queue_changed(&server->queue);
+        }
+}
+
+static void load_failed(struct loader *loader, int error, const char *reason) {
+        struct model_server *server = container_of(loader, struct model_server, loader);
+
+        status_failed(&server->status, reason);
+        server_check_broadcast(server, gate_fail(&server_generation(server)->gate, reason));
+        log_error("Loading failed: %s", reason);
+        if (server->options->on_load_failure == ON_LOAD_FAILURE_EXIT) {
+                server->failed = true;
+                model_server_shutdown(server);
+        }
+        server_set_situation(server, "Loading failed: %s", reason);
+        snprintf(server->line, sizeof(server->line), "%s", server->situation);
+        notify_failed(error, server->line);
+}
+
+void server_init_loader(struct model_server *server, const struct loader_options *options) {
+        loader_init(&server->loader, &server->reactor, server->model, options);
+        server->loader.attempting = load_attempting;
+        server->loader.progressing = load_progressing;
+        server->loader.ready = load_ready;
+        server->loader.failed = load_failed;
+        server->loader.lost = load_lost;
+        server->loader.alive = load_alive;
+        server->loader.stopped = load_stopped;
+        server->loader.said = load_said;
+        server->loader.reported = load_reported;
+}

@@ -1,0 +1,70 @@
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/number.h"
+#include "common/util.h"
+#include "daemon/notify.h"
+#include "daemon/server_inner.h"
+
+/* The status line is sent so often at the most. */
+#define FOLLOW_INTERVAL (500 * NSEC_PER_MSEC)
+
+const char *server_model_name(const struct model_server *server) {
+        const struct options *options = server->options;
+
+        if (options->model)
+                return options->model;
+        if (!options->upstream)
+                return "sim";
+        return options->command ? options->command[0] : options->upstream;
+}
+
+const char *server_status_line(struct model_server *server) {
+        struct status_sums sums;
+
+        status_sum(&server->status, &sums);
+        if (server->stopping && sums.processing > 0)
+                snprintf(server->line, sizeof(server->line), "%s, %" PRIu64 " in flight", server->situation, sums.processing);
+        else if (!server->stopping && gate_state(&server_generation(server)->gate) == GATE_PENDING)
+                snprintf(server->line, sizeof(server->line), "%s, %" PRIu64 " waiting", server->situation, sums.waiting);
+        else
+                snprintf(server->line, sizeof(server->line), "%s", server->situation);
+        return server->line;
+}
+
+void server_set_situation(struct model_server *server, const char *format, ...) {
+        va_list arguments;
+
+        va_start(arguments, format);
+        vsnprintf(server->situation, sizeof(server->situation), format, arguments);
+        va_end(arguments);
+        server->followed = timer_now();
+}
+
+void server_follow_later(struct model_server *server) {
+        if (!timer_is_set(&server->follow))
+                reactor_set_timer(&server->reactor, &server->follow, MAX(timer_now(), server->followed + FOLLOW_INTERVAL));
+}
+
+void server_follow_due(struct timer *timer) {
+        struct model_server *server = container_of(timer, struct model_server, follow);
+        char before[sizeof(server->line)];
+
+        /* First: what changes from here on is told anew. */
+        atomic_store(&server->changed, false);
+        memcpy(before, server->line, sizeof(before));
+        if (strcmp(server_status_line(server), before) == 0)
+                return;
+        server->followed = timer_now();
+        notify_status(server->line);
+}
+
+/* One message until the main thread has looked. */
+void server_queue_changed(struct queue *queue) {
+        struct model_server *server = server_of(queue);
+
+        if (!atomic_load_explicit(&server->changed, memory_order_relaxed) && !atomic_exchange(&server->changed, true))
+                mailbox_post(&server->mailbox, MESSAGE_CHANGED);
+}
