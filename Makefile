@@ -134,6 +134,7 @@ UNIT_number := common/number
 UNIT_json := common/json
 UNIT_LDFLAGS_json := -Wl,--wrap=malloc -Wl,--wrap=free
 UNIT_line := common/line
+UNIT_printable := common/printable
 UNIT_protocol := common/protocol common/number
 UNIT_address := common/address
 UNIT_client_options := client/options common/number common/protocol common/address
@@ -196,6 +197,7 @@ $(BUILD)/tests/model/rounds: %: %.o $(addprefix $(BUILD)/,$(addsuffix .o,$(UNIT_
 # Fuzz targets, each with the sources it is for. In build/fuzz they are libFuzzer's (make fuzz), elsewhere plain programs
 # over their corpora.
 FUZZ_line := common/line
+FUZZ_printable := common/printable
 FUZZ_protocol := common/protocol common/number
 FUZZ_number := common/number
 FUZZ_address := common/address common/number daemon/model/resolver daemon/loop/reactor daemon/loop/timer
