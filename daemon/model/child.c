@@ -65,6 +65,7 @@ static void child_close(struct child *child) {
         stream_close(&child->err);
         timer_clear(&child->kill);
         child->notify_vain = 0;
+        child->stopping = false;
         child->pid = 0;
 }
 
@@ -197,6 +198,7 @@ static void notify_ready(struct watch *watch, uint32_t events) {
 
 static void process_ended(struct watch *watch, uint32_t events) {
         struct child *child = container_of(watch, struct child, process);
+        struct child_end end = { .was_stopped = child->stopping };
         siginfo_t info = { 0 };
         char how[64];
 
@@ -211,8 +213,11 @@ static void process_ended(struct watch *watch, uint32_t events) {
                 snprintf(how, sizeof(how), "It exited with status %d", info.si_status);
         else
                 snprintf(how, sizeof(how), "It was killed by SIG%s", sigabbrev_np(info.si_status));
+        end.how = how;
+        end.was_killed = !child->stopping && (info.si_code == CLD_KILLED) && (info.si_status == SIGKILL || info.si_status == SIGTERM);
+        child->events->exited(child, &end);
         child_close(child);
-        child->events->ended(child, how);
+        child->events->ended(child, &end);
 }
 
 /* Of a file of /proc, or nothing. Returns its length. */
@@ -422,13 +427,16 @@ int child_start(struct child *child, char *const *argv) {
 }
 
 void child_kill(struct child *child) {
-        if (child->pid > 0)
+        if (child->pid > 0) {
+                child->stopping = true;
                 (void)kill(-child->pid, SIGKILL);
+        }
 }
 
 void child_stop(struct child *child) {
         if (child->pid <= 0 || timer_is_set(&child->kill))
                 return;
+        child->stopping = true;
         (void)kill(-child->pid, SIGTERM);
         reactor_set_timer(child->reactor, &child->kill, timer_now() + KILL_AFTER);
 }
@@ -454,36 +462,61 @@ void child_tail(const struct child *child, char *text, size_t size) {
         }
 }
 
-struct activity {
+struct group {
         pid_t group;
-        uint64_t sum;
+        void (*each)(pid_t pid, void *data);
+        void *data;
 };
 
-static void add_activity(pid_t pid, void *data) {
-        struct activity *activity = data;
-        char path[64], text[1024];
-        unsigned long user, system;
+/* Reads what stands behind the name in /proc/PID/stat; the name, in parentheses, may have anything in it: proc(5). */
+static const char *read_stat(pid_t pid, char *text, size_t size) {
+        char path[64];
         const char *p;
-        int group;
 
         snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-        (void)read_file(path, text, sizeof(text));
-        /* The name, in parentheses, may have anything in it: proc(5). */
+        (void)read_file(path, text, size);
         p = strrchr(text, ')');
-        if (!p || sscanf(p + 1, " %*c %*d %d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &group, &user, &system) != 3 ||
-            group != activity->group)
-                return;
-        activity->sum += user + system;
-        snprintf(path, sizeof(path), "/proc/%d/io", (int)pid);
-        (void)read_file(path, text, sizeof(text));
-        if (sscanf(text, "rchar: %lu", &user) == 1)
-                activity->sum += user;
+        return p ? p + 1 : "";
 }
 
-uint64_t child_activity(const struct child *child) {
-        struct activity activity = { .group = child->pid };
+static void if_of_group(pid_t pid, void *data) {
+        struct group *group = data;
+        char text[1024];
+        int number;
+
+        if (sscanf(read_stat(pid, text, sizeof(text)), " %*c %*d %d", &number) == 1 && number == group->group)
+                group->each(pid, group->data);
+}
+
+void child_each_process(struct child *child, void (*each)(pid_t pid, void *data), void *data) {
+        struct group group = { child->pid, each, data };
 
         if (child->pid > 0)
-                each_process(add_activity, &activity);
-        return activity.sum;
+                each_process(if_of_group, &group);
+}
+
+static void add_usage(pid_t pid, void *data) {
+        struct child_usage *usage = data;
+        uint64_t ticks[4], read, written, disk;
+        char path[64], text[1024];
+
+        if (sscanf(read_stat(pid, text, sizeof(text)),
+                   " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64, &ticks[0],
+                   &ticks[1], &ticks[2], &ticks[3]) != 4)
+                return;
+        usage->processes++;
+        usage->processor += (ticks[0] + ticks[1] + ticks[2] + ticks[3]) * (NSEC_PER_SEC / (uint64_t)sysconf(_SC_CLK_TCK));
+        snprintf(path, sizeof(path), "/proc/%d/io", (int)pid);
+        (void)read_file(path, text, sizeof(text));
+        if (sscanf(text, "rchar: %" SCNu64 " wchar: %" SCNu64 " syscr: %*u syscw: %*u read_bytes: %" SCNu64, &read, &written,
+                   &disk) != 3)
+                return;
+        usage->read += read;
+        usage->written += written;
+        usage->read_from_disk += disk;
+}
+
+void child_usage(struct child *child, struct child_usage *usage) {
+        *usage = (struct child_usage){ 0 };
+        child_each_process(child, add_usage, usage);
 }

@@ -12,14 +12,32 @@
 
 struct child;
 
+/* How the process that msd started has ended. */
+struct child_end {
+        bool was_killed;                        /* by SIGKILL or SIGTERM, which msd did not send */
+        bool was_stopped;                       /* after child_stop() or child_kill() */
+        const char *how;                        /* in words */
+};
+
+/* What all processes of the tree have used so far. A process that ends may take its share with it. */
+struct child_usage {
+        uint64_t processor;                     /* nanoseconds */
+        uint64_t read;                          /* bytes, from pipes and sockets too */
+        uint64_t written;
+        uint64_t read_from_disk;                /* bytes, by way of mappings too */
+        unsigned processes;
+};
+
 /* How it tells what happens, from its reactor; nothing of it from within a function called here. */
 struct child_events {
         /* It wrote a line, here without its LF, to its standard output or standard error. */
         void (*line)(struct child *child, bool error, const char *line, size_t len);
         /* It said one thing of sd_notify(3): it, or another process of root's or of who msd runs as. */
         void (*notified)(struct child *child, const char *assignment);
-        /* It and its group have ended, and were reaped: how, in words. The next child_start() is allowed. */
-        void (*ended)(struct child *child, const char *how);
+        /* The process that msd started has ended. Others of its tree may live: they are being stopped. */
+        void (*exited)(struct child *child, const struct child_end *end);
+        /* The last process of the tree is gone. The next child_start() is allowed. */
+        void (*ended)(struct child *child, const struct child_end *end);
 };
 
 #define CHILD_LINE_MAX 2048
@@ -37,6 +55,7 @@ struct child {
         struct reactor *reactor;
         const struct child_events *events;
         const char *owner;                      /* borrowed: tells the daemon's children from those of others */
+        bool stopping;                          /* by child_stop() or child_kill() */
         pid_t pid;                              /* and the process group; 0: there is none */
         struct watch process;
         struct child_stream out;
@@ -78,8 +97,7 @@ void child_kill(struct child *child);
 /* The last lines of standard error, on one line, separated by " / ". */
 void child_tail(const struct child *child, char *text, size_t size);
 
-/*
- * The processor time and the bytes read of all processes of the group so far, in units of no meaning: more of it is
- * progress.
- */
-uint64_t child_activity(const struct child *child);
+/* Calls `each` for every process of the tree. */
+void child_each_process(struct child *child, void (*each)(pid_t pid, void *data), void *data);
+
+void child_usage(struct child *child, struct child_usage *usage);

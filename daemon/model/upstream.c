@@ -310,18 +310,14 @@ static void start_child(struct upstream *upstream) {
         probe_after(upstream, 0);
 }
 
-static void child_ended(struct child *child, const char *how) {
+/* The generation is over; the next one starts when the last process of this one is gone. */
+static void child_exited(struct child *child, const struct child_end *end) {
         struct upstream *upstream = container_of(child, struct upstream, child);
-        const bool was_killed = strstr(how, "SIGKILL") || strstr(how, "SIGTERM");
-        enum state state = upstream->state;
         char reason[1024], tail[CHILD_TAIL_LINES * 260];
 
         child_tail(child, tail, sizeof(tail));
-        snprintf(reason, sizeof(reason), "%s: %s%s%s", program_of(upstream), how, tail[0] ? ": " : "", tail);
-        switch (state) {
-        case AWAITING_END:
-                start_child(upstream);
-                break;
+        snprintf(reason, sizeof(reason), "%s: %s%s%s", program_of(upstream), end->how, tail[0] ? ": " : "", tail);
+        switch (upstream->state) {
         case LOADING:
         case WARMING:
         case NAMING:
@@ -331,20 +327,31 @@ static void child_ended(struct child *child, const char *how) {
         case CHECKING:
                 cancel_probe(upstream);
                 upstream->state = IDLE;
-                upstream->events->lost(upstream->events, was_killed ? LOSS_KILLED : LOSS_CRASHED, reason);
+                upstream->events->lost(upstream->events, end->was_killed ? LOSS_KILLED : LOSS_CRASHED, reason);
                 break;
+        case AWAITING_END:
         case STOPPING:
-                upstream->state = IDLE;
-                upstream->events->stopped(upstream->events);
-                break;
         case IDLE:
                 break;
+        }
+}
+
+static void child_ended(struct child *child, const struct child_end *end) {
+        struct upstream *upstream = container_of(child, struct upstream, child);
+
+        (void)end;
+        if (upstream->state == AWAITING_END)
+                start_child(upstream);
+        else if (upstream->state == STOPPING) {
+                upstream->state = IDLE;
+                upstream->events->stopped(upstream->events);
         }
 }
 
 static const struct child_events child_events = {
         .line = child_line,
         .notified = child_notified,
+        .exited = child_exited,
         .ended = child_ended,
 };
 
@@ -376,9 +383,14 @@ static int upstream_load(struct model *model, struct reactor *reactor, struct ge
 
 static bool upstream_progressed(struct model *model) {
         struct upstream *upstream = upstream_of(model);
-        uint64_t activity = upstream->reactor ? child_activity(&upstream->child) : 0;
-        bool progressed = upstream->stirred || activity > upstream->activity;
+        struct child_usage usage = { 0 };
+        uint64_t activity;
+        bool progressed;
 
+        if (upstream->reactor)
+                child_usage(&upstream->child, &usage);
+        activity = usage.processor + usage.read + usage.read_from_disk;
+        progressed = upstream->stirred || activity > upstream->activity;
         upstream->stirred = false;
         upstream->activity = activity;
         return progressed;

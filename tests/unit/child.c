@@ -14,6 +14,7 @@ static struct reactor reactor;
 static struct child child;
 static char heard[16384];
 static unsigned lines_awaited;
+static bool was_killed;
 
 static void note(const char *what, const char *text, size_t len) {
         size_t n = strlen(heard);
@@ -33,14 +34,22 @@ static void notified(struct child *c, const char *assignment) {
         note("told", assignment, strlen(assignment));
 }
 
-static void ended(struct child *c, const char *how) {
+static void exited(struct child *c, const struct child_end *end) {
+        ck_assert_ptr_eq(c, &child);
+        ck_assert(child_is_there(&child));
+        note("exit", end->how, strlen(end->how));
+        was_killed = end->was_killed;
+}
+
+static void ended(struct child *c, const struct child_end *end) {
         ck_assert_ptr_eq(c, &child);
         ck_assert(!child_is_there(&child));
-        note("end", how, strlen(how));
+        ck_assert_int_eq(end->was_killed, was_killed);
+        note("end", end->was_stopped ? "asked" : "", end->was_stopped ? 5 : 0);
         reactor_stop(&reactor);
 }
 
-static const struct child_events events = { line, notified, ended };
+static const struct child_events events = { line, notified, exited, ended };
 
 static void setup(void) {
         heard[0] = '\0';
@@ -73,11 +82,11 @@ START_TEST(child_lines) {
         char text[512];
 
         run("echo one; echo two; printf 'thr'; printf 'ee\\r\\n'; printf four");
-        ck_assert_str_eq(heard, "out one;out two;out three;out four;end It exited with status 0;");
+        ck_assert_str_eq(heard, "out one;out two;out three;out four;exit It exited with status 0;end ;");
 
         heard[0] = '\0';
         run("for i in 1 2 3 4; do echo line $i >&2; done; exit 7");
-        ck_assert_str_eq(heard, "err line 1;err line 2;err line 3;err line 4;end It exited with status 7;");
+        ck_assert_str_eq(heard, "err line 1;err line 2;err line 3;err line 4;exit It exited with status 7;end ;");
         child_tail(&child, text, sizeof(text));
         ck_assert_str_eq(text, "line 2 / line 3 / line 4");
         child_tail(&child, text, 10);
@@ -88,13 +97,18 @@ END_TEST
 /* A line that has no end is cut, and nothing of it is lost. */
 START_TEST(child_long_line) {
         run("head -c 5000 /dev/zero | tr '\\0' x");
-        ck_assert_uint_eq(strlen(heard), 5000 + 3 * strlen("out ;") + strlen("end It exited with status 0;"));
+        ck_assert_uint_eq(strlen(heard), 5000 + 3 * strlen("out ;") + strlen("exit It exited with status 0;end ;"));
 }
 END_TEST
 
 START_TEST(child_killed) {
         run("kill -SEGV $$");
-        ck_assert_str_eq(heard, "end It was killed by SIGSEGV;");
+        ck_assert_str_eq(heard, "exit It was killed by SIGSEGV;end ;");
+        ck_assert(!was_killed);
+        heard[0] = '\0';
+        run("kill $$");
+        ck_assert_str_eq(heard, "exit It was killed by SIGTERM;end ;");
+        ck_assert(was_killed);
 }
 END_TEST
 
@@ -108,7 +122,7 @@ START_TEST(child_not_found) {
         ck_assert_str_eq(heard, "");
         /* And it can be started after that. */
         run("exit 1");
-        ck_assert_str_eq(heard, "end It exited with status 1;");
+        ck_assert_str_eq(heard, "exit It exited with status 1;end ;");
 }
 END_TEST
 
@@ -117,7 +131,7 @@ START_TEST(child_environment) {
         setenv("WATCHDOG_USEC", "1", 1);
         setenv("LISTEN_FDS", "1", 1);
         run("echo ${NOTIFY_SOCKET%%[0-9a-f]*} $MSD_OWNER ${WATCHDOG_USEC-none} ${LISTEN_FDS-none}; read x || echo no input");
-        ck_assert_str_eq(heard, "out @ /unit/test none none;out no input;end It exited with status 0;");
+        ck_assert_str_eq(heard, "out @ /unit/test none none;out no input;exit It exited with status 0;end ;");
         unsetenv("NOTIFY_SOCKET");
         unsetenv("WATCHDOG_USEC");
         unsetenv("LISTEN_FDS");
@@ -130,25 +144,33 @@ START_TEST(child_stopped) {
         child_stop(&child);
         child_stop(&child);
         ck_assert_int_eq(reactor_run(&reactor), 0);
-        ck_assert_str_eq(heard, "end It was killed by SIGTERM;");
+        ck_assert_str_eq(heard, "exit It was killed by SIGTERM;end asked;");
 
         heard[0] = '\0';
         start("trap '' TERM; sleep 4711");
         child_kill(&child);
         ck_assert_int_eq(reactor_run(&reactor), 0);
-        ck_assert_str_eq(heard, "end It was killed by SIGKILL;");
+        ck_assert_str_eq(heard, "exit It was killed by SIGKILL;end asked;");
+        ck_assert(!was_killed);
         child_stop(&child);
         child_kill(&child);
 }
 END_TEST
 
 START_TEST(child_active) {
-        ck_assert_uint_eq(child_activity(&child), 0);
+        struct child_usage usage;
+
+        child_usage(&child, &usage);
+        ck_assert_uint_eq(usage.processes, 0);
         start("head -c 1000000 /dev/zero >/dev/null; echo; sleep 4711");
         lines_awaited = 1;
         ck_assert_int_eq(reactor_run(&reactor), 0);
         /* What it has read counts, also that of a process of its own that has ended. */
-        ck_assert_uint_ge(child_activity(&child), 1000000);
+        child_usage(&child, &usage);
+        ck_assert_uint_ge(usage.read, 1000000);
+        ck_assert_uint_ge(usage.written, 1000000);
+        /* The shell, and the process that sleeps, if it has come so far. */
+        ck_assert_uint_ge(usage.processes, 1);
 }
 END_TEST
 
