@@ -152,21 +152,21 @@ UNIT_status := daemon/status daemon/loop/gate daemon/loop/timer common/json
 UNIT_places := daemon/queue/places
 UNIT_wait_list := daemon/queue/wait_list
 UNIT_lane := daemon/queue/lane daemon/queue/lane_account daemon/queue/lane_retry daemon/queue/lane_life daemon/queue/request daemon/queue/wait_list daemon/queue/places daemon/status daemon/log \
-	daemon/model/generation daemon/loop/reactor daemon/loop/timer daemon/loop/gate daemon/loop/pool common/json common/protocol common/number
+	daemon/model/generation daemon/loop/reactor daemon/loop/timer daemon/loop/gate daemon/loop/pool common/json common/protocol common/printable common/number
 UNIT_LDFLAGS_lane := -Wl,--wrap=timer_now
 UNIT_unix := daemon/front/unix daemon/front/parking daemon/net/socket common/line common/user $(UNIT_lane)
 UNIT_LDFLAGS_unix := $(addprefix -Wl$(comma)--wrap=,malloc calloc realloc free)
 UNIT_http_front := tests/unit/front/world $(addprefix daemon/front/,http http_input http_answer http_own http_early http_parking parking) \
 	daemon/queue/lane daemon/queue/lane_account daemon/queue/lane_retry daemon/queue/lane_life daemon/queue/request daemon/queue/places daemon/queue/wait_list daemon/status daemon/log \
 	daemon/model/generation daemon/net/socket daemon/net/http daemon/net/http_forward daemon/net/http_body \
-	daemon/loop/reactor daemon/loop/timer daemon/loop/gate daemon/loop/pool common/json common/number common/protocol
+	daemon/loop/reactor daemon/loop/timer daemon/loop/gate daemon/loop/pool common/json common/number common/protocol common/printable
 UNIT_http_front_answers := $(UNIT_http_front)
 UNIT_LDFLAGS_http_front := -Wl,--wrap=timer_now
 UNIT_LDFLAGS_http_front_answers := $(UNIT_LDFLAGS_http_front)
-UNIT_listener := daemon/front/listener daemon/log daemon/loop/reactor daemon/loop/timer common/address common/number
+UNIT_listener := daemon/front/listener daemon/log common/printable daemon/loop/reactor daemon/loop/timer common/address common/number
 UNIT_http := daemon/net/http daemon/net/http_forward daemon/net/http_body common/number
 UNIT_loader := daemon/loader daemon/model/generation daemon/loop/gate $(UNIT_sim)
-UNIT_log := daemon/log
+UNIT_log := daemon/log common/printable
 UNIT_child := daemon/model/child daemon/loop/reactor daemon/loop/timer common/user
 MODEL_HTTP := daemon/net/http daemon/net/http_forward daemon/net/http_body daemon/net/socket daemon/loop/reactor daemon/loop/timer \
 	common/address common/json common/number

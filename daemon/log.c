@@ -1,80 +1,100 @@
 #include "daemon/log.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
-#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "common/printable.h"
 #include "common/util.h"
 
 #define OUTPUT_MAX (64u << 20)
-#define STOP_SECONDS 5
+#define ERRORS_MAX (4u << 20)
+#define STOP_SECONDS 3
 
-/* Whether standard error is the journal's: $JOURNAL_STREAM names its device and inode, systemd.exec(5). */
-static bool is_journal(void) {
-        const char *stream = getenv("JOURNAL_STREAM");
-        uintmax_t device, inode;
-        struct stat st;
+/* One of the model's, with its LF. */
+#define FOREIGN_MAX 4100
 
-        return stream && sscanf(stream, "%" SCNuMAX ":%" SCNuMAX, &device, &inode) == 2 &&
-               fstat(STDERR_FILENO, &st) == 0 && st.st_dev == device && st.st_ino == inode;
-}
+enum writer_state {
+        DIRECT,         /* no thread: who has lines writes them */
+        RUNNING,
+        STOPPING,       /* it ends when all is written */
+        ENDED,          /* it has, or hangs in a write and is left to the end of the process */
+};
 
-void log_write(enum log_level level, const char *format, ...) {
-        static atomic_int journal = -1;
-        int known = atomic_load_explicit(&journal, memory_order_relaxed);
-        char line[2048];
-        size_t n;
-        va_list arguments;
-
-        if (known < 0) {
-                known = is_journal();
-                atomic_store_explicit(&journal, known, memory_order_relaxed);
-        }
-        n = (size_t)(known ? snprintf(line, sizeof(line), "<%d>", (int)level) : snprintf(line, sizeof(line), "msd: "));
-        va_start(arguments, format);
-        n += (size_t)MAX(0, vsnprintf(line + n, sizeof(line) - n, format, arguments));
-        va_end(arguments);
-        n = MIN(n, sizeof(line) - 1);
-        line[n++] = '\n';
-        /* One write, so that lines of different threads do not mix. */
-        (void)!write(STDERR_FILENO, line, n);
-}
-
-void log_line(const char *line, size_t len) {
-        const struct iovec pieces[] = { { (char *)line, len }, { (char *)"\n", 1 } };
-
-        (void)!writev(STDERR_FILENO, pieces, ARRAY_SIZE(pieces));
-}
-
-static struct {
+struct writer {
+        int fd;
+        const char *name;
+        size_t max;
         pthread_mutex_t mutex;
         pthread_cond_t changed;
         pthread_t thread;
+        enum writer_state state;        /* under `mutex`, as is all that follows */
+        bool finished;
         char *lines;
         size_t len;
         size_t size;
-        uint64_t left_out;
-        bool started;
-        bool stop;
-        bool finished;
-} output = { .mutex = PTHREAD_MUTEX_INITIALIZER };
+        size_t writing;                 /* bytes that the thread has taken, and may not have written yet */
+        uint64_t left_out;              /* lines behind those that are there */
+};
+
+static struct writer output = {
+        .fd = STDOUT_FILENO,
+        .name = "standard output",
+        .max = OUTPUT_MAX,
+        .mutex = PTHREAD_MUTEX_INITIALIZER,
+};
+static struct writer errors = {
+        .fd = STDERR_FILENO,
+        .name = "standard error",
+        .max = ERRORS_MAX,
+        .mutex = PTHREAD_MUTEX_INITIALIZER,
+};
+
+/* Standard error is what standard output is: two threads would mix their lines. Set before there are threads. */
+static bool one_file;
+
+static struct writer *errors_writer(void) {
+        return one_file ? &output : &errors;
+}
+
+/* Whether the journal reads it: $JOURNAL_STREAM names its device and inode, systemd.exec(5). */
+static bool is_journal(int fd) {
+        static atomic_int known[STDERR_FILENO + 1]; /* 0: not known; else 1, and 1 if it is */
+        const char *stream = getenv("JOURNAL_STREAM");
+        int is = atomic_load_explicit(&known[fd], memory_order_relaxed);
+        uintmax_t device, inode;
+        struct stat st;
+
+        if (is == 0) {
+                is = 1 + (stream && sscanf(stream, "%" SCNuMAX ":%" SCNuMAX, &device, &inode) == 2 && fstat(fd, &st) == 0 &&
+                          st.st_dev == device && st.st_ino == inode);
+                atomic_store_explicit(&known[fd], is, memory_order_relaxed);
+        }
+        return is == 2;
+}
 
 /* Returns 0 or -errno. */
-static int write_all(const char *data, size_t len) {
+static int write_all(int fd, const char *data, size_t len) {
         while (len > 0) {
-                ssize_t n = UTIL_RETRY(write(STDOUT_FILENO, data, len));
+                ssize_t n = UTIL_RETRY(write(fd, data, len));
 
+                if (n < 0 && errno == EAGAIN) {
+                        /* Who shares the file has made it non-blocking. */
+                        (void)poll(&(struct pollfd){ .fd = fd, .events = POLLOUT }, 1, -1);
+                        continue;
+                }
                 if (n < 0)
                         return -errno;
                 data += n;
@@ -83,96 +103,204 @@ static int write_all(const char *data, size_t len) {
         return 0;
 }
 
-static void *output_run(void *argument) {
-        bool broken = false;
+static uint64_t count_lines(const char *lines, size_t len) {
+        uint64_t n = 0;
 
-        (void)argument;
-        pthread_mutex_lock(&output.mutex);
+        for (const char *p = lines, *end = lines + len; (p = memchr(p, '\n', (size_t)(end - p))); p++)
+                n++;
+        return n;
+}
+
+/* Returns whether the lines have room, out of memory included. */
+static bool make_room(struct writer *writer, size_t len) {
+        size_t size = MAX(writer->size * 2, writer->len + len + 4096);
+        char *grown;
+
+        if (writer->writing + writer->len + len > writer->max)
+                return false;
+        if (writer->len + len <= writer->size)
+                return true;
+        grown = realloc(writer->lines, size);
+        if (!grown)
+                return false;
+        writer->lines = grown;
+        writer->size = size;
+        return true;
+}
+
+static void hand_on(struct writer *writer, const char *lines, size_t len) {
+        enum writer_state state;
+
+        pthread_mutex_lock(&writer->mutex);
+        state = writer->state;
+        if (state == RUNNING || state == STOPPING) {
+                /* The count stands where the lines would: behind one that is left out, all are, until it was taken. */
+                if (writer->left_out > 0 || !make_room(writer, len))
+                        writer->left_out += count_lines(lines, len);
+                else {
+                        memcpy(writer->lines + writer->len, lines, len);
+                        writer->len += len;
+                }
+        }
+        pthread_cond_signal(&writer->changed);
+        pthread_mutex_unlock(&writer->mutex);
+        if (state == DIRECT)
+                (void)write_all(writer->fd, lines, len);
+}
+
+/* A diagnostic as it is written, with its LF. Returns its length. */
+static size_t format_line(char line[static 2048], enum log_level level, const char *format, va_list arguments) {
+        size_t n = (size_t)(is_journal(STDERR_FILENO) ? snprintf(line, 2048, "<%d>", (int)level) : snprintf(line, 2048, "msd: "));
+
+        (void)vsnprintf(line + n, 2047 - n, format, arguments);
+        (void)printable_line(line + n);
+        n += strlen(line + n);
+        line[n++] = '\n';
+        return n;
+}
+
+void log_write(enum log_level level, const char *format, ...) {
+        char line[2048];
+        size_t n;
+        va_list arguments;
+
+        va_start(arguments, format);
+        n = format_line(line, level, format, arguments);
+        va_end(arguments);
+        hand_on(errors_writer(), line, n);
+}
+
+void log_output(const char *lines, size_t len) {
+        hand_on(&output, lines, len);
+}
+
+void log_foreign(bool error, const char *line, size_t len) {
+        char text[FOREIGN_MAX];
+        size_t n = printable(text, sizeof(text) - 1, line, len);
+
+        if (is_journal(error ? STDERR_FILENO : STDOUT_FILENO) && text[0] == '<' && text[1] >= '0' && text[1] < '3' && text[2] == '>')
+                text[1] = '3';
+        text[n++] = '\n';
+        hand_on(error ? errors_writer() : &output, text, n);
+}
+
+/* What is said of a writer is for the reader of standard error: here and now, if that is the one. */
+static void say_of(struct writer *writer, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void say_of(struct writer *writer, const char *format, ...) {
+        char line[2048];
+        size_t n;
+        va_list arguments;
+
+        va_start(arguments, format);
+        n = format_line(line, LOG_LEVEL_WARNING, format, arguments);
+        va_end(arguments);
+        if (writer == errors_writer())
+                (void)write_all(STDERR_FILENO, line, n);
+        else
+                hand_on(errors_writer(), line, n);
+}
+
+static void *writer_run(void *argument) {
+        struct writer *writer = argument;
+        int error = 0;
+
+        pthread_mutex_lock(&writer->mutex);
         for (;;) {
                 _cleanup_free_ char *lines = NULL;
-                uint64_t left_out = output.left_out;
-                size_t len = output.len;
-                int r = 0;
+                uint64_t left_out = writer->left_out;
+                size_t len = writer->len;
+                int r = error;
 
                 if (len == 0 && left_out == 0) {
-                        if (output.stop)
+                        if (writer->state == STOPPING)
                                 break;
-                        pthread_cond_wait(&output.changed, &output.mutex);
+                        pthread_cond_wait(&writer->changed, &writer->mutex);
                         continue;
                 }
-                lines = STEAL_POINTER(output.lines);
-                output.len = output.size = 0;
-                output.left_out = 0;
-                pthread_mutex_unlock(&output.mutex);
+                lines = STEAL_POINTER(writer->lines);
+                writer->writing = len;
+                writer->len = writer->size = 0;
+                writer->left_out = 0;
+                pthread_mutex_unlock(&writer->mutex);
 
-                if (!broken)
-                        r = write_all(lines, len);
-                if (r < 0) {
-                        /* A reader that went away does not come back. */
-                        broken = r == -EPIPE;
-                        log_warning("Cannot write to standard output, ignoring: %s", strerror(-r));
-                }
+                /* A reader that went away does not come back. */
+                if (error != -EPIPE)
+                        r = write_all(writer->fd, lines, len);
+                if (r < 0 && r != error)
+                        say_of(writer, "Cannot write to %s, ignoring: %s", writer->name, strerror(-r));
+                error = r;
                 if (left_out > 0)
-                        log_warning("Standard output is not being read: %" PRIu64 " bytes of lines left out", left_out);
-                pthread_mutex_lock(&output.mutex);
+                        say_of(writer, "Nobody read %s: %" PRIu64 " lines are left out", writer->name, left_out);
+
+                pthread_mutex_lock(&writer->mutex);
+                writer->writing = 0;
         }
-        output.finished = true;
-        pthread_cond_broadcast(&output.changed);
-        pthread_mutex_unlock(&output.mutex);
+        writer->finished = true;
+        pthread_cond_broadcast(&writer->changed);
+        pthread_mutex_unlock(&writer->mutex);
         return NULL;
 }
 
-int log_output_start(void) {
+/* Returns 0 or -errno. */
+static int writer_start(struct writer *writer) {
         pthread_condattr_t attributes;
+        sigset_t all, before;
         int r;
 
         pthread_condattr_init(&attributes);
         pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-        pthread_cond_init(&output.changed, &attributes);
+        pthread_cond_init(&writer->changed, &attributes);
         pthread_condattr_destroy(&attributes);
-        r = pthread_create(&output.thread, NULL, output_run, NULL);
-        output.started = r == 0;
+        writer->finished = false;
+        writer->state = RUNNING;
+        /* Signals are for the main thread; and a terminal that stops those who write to it in the background does not stop this one. */
+        sigfillset(&all);
+        pthread_sigmask(SIG_SETMASK, &all, &before);
+        r = pthread_create(&writer->thread, NULL, writer_run, writer);
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        if (r != 0)
+                writer->state = DIRECT;
         return -r;
 }
 
-void log_output(const char *lines, size_t len) {
-        pthread_mutex_lock(&output.mutex);
-        if (output.len + len > output.size && output.len + len <= OUTPUT_MAX) {
-                size_t size = MAX(output.size * 2, output.len + len + 4096);
-                char *grown = realloc(output.lines, size);
+static bool is_one_file(void) {
+        struct stat out, err;
 
-                if (grown) {
-                        output.lines = grown;
-                        output.size = size;
-                }
-        }
-        if (output.len + len <= output.size) {
-                memcpy(output.lines + output.len, lines, len);
-                output.len += len;
-        } else
-                output.left_out += len;
-        pthread_cond_signal(&output.changed);
-        pthread_mutex_unlock(&output.mutex);
+        return fstat(STDOUT_FILENO, &out) == 0 && fstat(STDERR_FILENO, &err) == 0 && out.st_dev == err.st_dev &&
+               out.st_ino == err.st_ino && fcntl(STDOUT_FILENO, F_GETFL) == fcntl(STDERR_FILENO, F_GETFL);
 }
 
-void log_output_stop(void) {
+int log_start(void) {
+        int r;
+
+        one_file = is_one_file();
+        r = writer_start(&output);
+        return r == 0 && !one_file ? writer_start(&errors) : r;
+}
+
+static void writer_stop(struct writer *writer) {
         struct timespec deadline;
         bool finished;
 
-        if (!output.started)
+        if (writer->state != RUNNING)
                 return;
         clock_gettime(CLOCK_MONOTONIC, &deadline);
         deadline.tv_sec += STOP_SECONDS;
-        pthread_mutex_lock(&output.mutex);
-        output.stop = true;
-        pthread_cond_broadcast(&output.changed);
-        while (!output.finished)
-                if (pthread_cond_timedwait(&output.changed, &output.mutex, &deadline) != 0)
+        pthread_mutex_lock(&writer->mutex);
+        writer->state = STOPPING;
+        pthread_cond_broadcast(&writer->changed);
+        while (!writer->finished)
+                if (pthread_cond_timedwait(&writer->changed, &writer->mutex, &deadline) != 0)
                         break;
-        finished = output.finished;
-        pthread_mutex_unlock(&output.mutex);
+        finished = writer->finished;
+        writer->state = ENDED;
+        pthread_mutex_unlock(&writer->mutex);
         /* One that hangs in a write is left to the end of the process. */
         if (finished)
-                pthread_join(output.thread, NULL);
-        output.started = false;
+                pthread_join(writer->thread, NULL);
+}
+
+void log_stop(void) {
+        writer_stop(&output);
+        writer_stop(&errors);
 }

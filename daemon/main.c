@@ -23,7 +23,8 @@ enum {
 
 static int wrong_usage(const char *error) {
         notify_failed(EINVAL, error);
-        log_error("%s\nTry 'msd --help'.", error);
+        log_error("%s", error);
+        log_error("Try 'msd --help'.");
         return STATUS_USAGE;
 }
 
@@ -198,7 +199,7 @@ static int read_upstream_key(struct keys *keys, const struct options *options) {
         return r;
 }
 
-int main(int argc, char **argv) {
+static int run(int argc, char **argv) {
         struct listener_socket socket = LISTENER_SOCKET_NULL;
         struct listener_set http = { 0 };
         struct parked_list parked = { 0 };
@@ -239,8 +240,6 @@ int main(int argc, char **argv) {
         if (r != 0)
                 return r;
 
-        /* Whoever reads standard output may go away; the daemon does not. */
-        signal(SIGPIPE, SIG_IGN);
         model_server_hold_signals();
         r = take_passed(&options, &socket, &http, &parked);
         if (r == 0)
@@ -260,4 +259,17 @@ int main(int argc, char **argv) {
         keys_deinit(&keys.upstream);
         keys_deinit(&keys.http);
         return r == 0 ? 0 : STATUS_FAILED;
+}
+
+int main(int argc, char **argv) {
+        int r;
+
+        /* Whoever reads what it says may go away, or stop reading; the daemon does not. */
+        signal(SIGPIPE, SIG_IGN);
+        r = log_start();
+        if (r < 0)
+                log_error("Cannot start: %s", strerror(-r));
+        r = r < 0 ? STATUS_FAILED : run(argc, argv);
+        log_stop();
+        return r;
 }

@@ -347,8 +347,6 @@ int model_server_init(struct model_server *server, const struct options *options
                 r = server_begin_generation(server);
         }
         if (r == 0)
-                r = log_output_start();
-        if (r == 0)
                 r = worker_group_init(&server->workers, threads);
         if (r == 0) {
                 /* All descriptors but those of connections are open now. */
@@ -388,7 +386,6 @@ void model_server_deinit(struct model_server *server) {
         worker_group_stop(&server->workers);
         listener_socket_close(&server->socket);
         listener_set_close(&server->http);
-        log_output_stop();
         if (server->model)
                 loader_stop(&server->loader);
         server->model = model_free(server->model);

@@ -143,17 +143,8 @@ static void load_stopped(struct loader *loader) {
 
 /* A model's own lines go where the daemon's go, each whole. */
 static void load_said(struct loader *loader, bool error, const char *line, size_t len) {
-        char text[4096];
-
         (void)loader;
-        if (error) {
-                log_line(line, len);
-                return;
-        }
-        len = MIN(len, sizeof(text) - 1);
-        memcpy(text, line, len);
-        text[len] = '\n';
-        log_output(text, len + 1);
+        log_foreign(error, line, len);
 }
 
 static void load_reported(struct loader *loader, const char *status, uint64_t extend) {

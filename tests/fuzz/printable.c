@@ -9,6 +9,9 @@
 
 /* A second reader. Whether it is the printable text that it is said to be. */
 static bool is_printable(const char *text, size_t len) {
+        static const char *const controls[] = { "\u2028", "\u2029", "\u061c", "\u200e", "\u200f", "\u202a", "\u202b", "\u202c",
+                                                "\u202d", "\u202e", "\u2066", "\u2067", "\u2068", "\u2069" };
+
         for (const unsigned char *p = (const unsigned char *)text, *end = p + len; p < end;) {
                 unsigned n = *p < 0x80 ? 1 : *p < 0xc2 ? 0 : *p < 0xe0 ? 2 : *p < 0xf0 ? 3 : *p < 0xf5 ? 4 : 0;
 
@@ -20,8 +23,9 @@ static bool is_printable(const char *text, size_t len) {
                 if ((*p == 0xe0 && p[1] < 0xa0) || (*p == 0xed && p[1] > 0x9f) || (*p == 0xf0 && p[1] < 0x90) ||
                     (*p == 0xf4 && p[1] > 0x8f) || (*p == 0xc2 && p[1] < 0xa0))
                         return false;
-                if (n == 3 && (memcmp(p, "\u2028", 3) == 0 || memcmp(p, "\u202e", 3) == 0 || memcmp(p, "\u2066", 3) == 0))
-                        return false;
+                for (unsigned i = 0; i < ARRAY_SIZE(controls); i++)
+                        if (n == strlen(controls[i]) && memcmp(p, controls[i], n) == 0)
+                                return false;
                 p += n;
         }
         return true;
