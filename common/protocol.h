@@ -47,6 +47,7 @@ enum protocol_verb {
         X(SHUTTING_DOWN, "shutting-down")             \
         X(TIMED_OUT, "timed-out")                     \
         X(INFERENCE_FAILED, "inference-failed")       \
+        X(MODEL_NOT_LOADED, "model-not-loaded")       \
         X(NOT_PERMITTED, "not-permitted")
 
 enum protocol_code {

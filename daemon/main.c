@@ -158,6 +158,19 @@ static int open_http(struct listener_set *http, const struct options *options) {
         return 0;
 }
 
+/* Whether msd may end when it is idle: somebody has to listen, and to start it again. Returns 0, or the exit status, likewise. */
+static int check_exit(const struct options *options, const struct listener_socket *socket, const struct listener_set *http) {
+        bool made = socket->made;
+
+        for (unsigned i = 0; i < http->count; i++)
+                made |= http->sockets[i].made;
+        if (options->exit_idle_time == 0 || !made)
+                return 0;
+        log_error("--exit-idle-time: msd listens at a socket of its own, and nobody would start it again; "
+                  "leave the sockets to a service manager, systemd.socket(5)");
+        return STATUS_USAGE;
+}
+
 /* Reads the keys of an option's file. Returns 0, or the exit status, having printed why. */
 static int read_keys(struct keys *keys, const char *option, const char *path) {
         int r = keys_read(keys, path);
@@ -246,6 +259,8 @@ static int run(int argc, char **argv) {
                 r = open_socket(&socket, options.socket, path);
         if (r == 0)
                 r = open_http(&http, &options);
+        if (r == 0)
+                r = check_exit(&options, &socket, &http);
         if (r != 0) {
                 listener_socket_close(&socket);
                 listener_set_close(&http);

@@ -22,6 +22,9 @@ const char options_help[] =
         "  --load-timeout D           time for the whole load; 0: no limit (0)\n"
         "  --stall-timeout D          time without progress before an attempt fails; 0: no limit (5min)\n"
         "  --on-load-failure exit|stay  what follows a failed load (exit)\n"
+        "  --load start|demand        when the first load begins (start)\n"
+        "  --idle-timeout D           stop the model after so long without inference; 0: never (0)\n"
+        "  --exit-idle-time D         end msd after so long without a client or a model; 0: never (0)\n"
         "  --threads N                workers (one a processor, at most 8)\n"
         "  --max-waiting N            requests that may wait (1048576)\n"
         "  --max-inflight N           requests with the model at once; 0: no limit (0; 1024 for an upstream)\n"
@@ -72,6 +75,7 @@ enum option_kind {
         OPTION_FIELD,           /* the value of a field of HTTP: printable, without spaces */
         OPTION_HTTP,
         OPTION_ON_LOAD_FAILURE,
+        OPTION_LOAD,
         OPTION_FLAG,
         OPTION_ASK,             /* `minimum` is what options_parse() returns */
 };
@@ -112,6 +116,9 @@ static const struct {
         { "load-timeout", OPTION_DURATION, FIELD(load_timeout), 0, 0 },
         { "stall-timeout", OPTION_DURATION, FIELD(stall_timeout), 0, 0 },
         { "on-load-failure", OPTION_ON_LOAD_FAILURE, FIELD(on_load_failure), 0, 0 },
+        { "load", OPTION_LOAD, 0, 0, 0 },
+        { "idle-timeout", OPTION_DURATION, FIELD(idle_timeout), 0, 0 },
+        { "exit-idle-time", OPTION_DURATION, FIELD(exit_idle_time), 0, 0 },
         { "threads", OPTION_NUMBER, FIELD(threads), 1, 64 },
         { "max-waiting", OPTION_NUMBER, FIELD(max_waiting), 0, UINT32_MAX },
         { "max-inflight", OPTION_NUMBER, FIELD(max_inflight), 0, UINT32_MAX },
@@ -200,6 +207,15 @@ static int take_option(struct options *options, size_t i, const char *value, str
                         return WRONG(error, "--%s: \"%s\" is neither exit nor stay", name, value);
                 return 0;
 
+        case OPTION_LOAD:
+                if (strcmp(value, "start") == 0)
+                        options->load = LOAD_AT_START;
+                else if (strcmp(value, "demand") == 0)
+                        options->load = LOAD_ON_DEMAND;
+                else
+                        return WRONG(error, "--%s: \"%s\" is neither start nor demand", name, value);
+                return 0;
+
         case OPTION_FLAG:
                 *(bool *)field = true;
                 return 0;
@@ -239,6 +255,17 @@ static int check_upstream(struct options *options, struct option_error *error) {
                 options->health_path = "/health";
         if (!options->completion_path)
                 options->completion_path = "/v1/completions";
+        return 0;
+}
+
+/* What ends when it is not needed, and what would never end. */
+static int check_idle(const struct options *options, struct option_error *error) {
+        const bool is_foreign = options->upstream && !options->command;
+
+        if (options->idle_timeout > 0 && is_foreign)
+                return WRONG(error, "--idle-timeout: msd stops a model server that it started; without a command there is none");
+        if (options->exit_idle_time > 0 && options->idle_timeout == 0 && !is_foreign)
+                return WRONG(error, "--exit-idle-time: msd does not end while the model is loaded; --idle-timeout stops it");
         return 0;
 }
 
@@ -293,5 +320,6 @@ int options_parse(struct options *options, int argc, char **argv, char *error_te
                              argv[optind]);
         if (optind < argc)
                 options->command = argv + optind;
-        return check_upstream(options, &error);
+        r = check_upstream(options, &error);
+        return r == 0 ? check_idle(options, &error) : r;
 }

@@ -13,6 +13,12 @@ enum on_load_failure {
         ON_LOAD_FAILURE_STAY,
 };
 
+/* When the first load begins. */
+enum load_when {
+        LOAD_AT_START,
+        LOAD_ON_DEMAND,
+};
+
 /* --http may be given so often. */
 #define OPTIONS_HTTP_MAX 8
 
@@ -43,6 +49,8 @@ struct options {
         uint64_t json_keepalive;        /* 0: none */
         uint64_t head_timeout;          /* 0: none */
         uint64_t client_idle_timeout;   /* 0: none */
+        uint64_t idle_timeout;          /* 0: never */
+        uint64_t exit_idle_time;        /* 0: never */
         uint64_t load_attempts;
         uint64_t max_tokens;            /* 0: nobody says */
         uint64_t threads;               /* 0: one a processor, at most 8 */
@@ -54,6 +62,7 @@ struct options {
         uint64_t max_prompt_memory;
         uint64_t max_parked;
         enum on_load_failure on_load_failure;
+        enum load_when load;
         bool quiet;
 };
 

@@ -59,7 +59,7 @@ void model_server_hand_over(struct model_server *server) {
         begin_stopping(server, "Handing over to the next process");
         /* What is new waits for a load that the next process begins. */
         if (gate_state(&server_generation(server)->gate) != GATE_PENDING)
-                r = server_begin_generation(server);
+                r = server_begin_generation(server, false);
         if (r == 0)
                 worker_group_leave(&server->workers);
         else {
@@ -78,6 +78,10 @@ static void queue_shutdown(struct queue *queue) {
         /* Here and now: what the same client asks for next is refused already. */
         signal_stop(server_of(queue));
         mailbox_post(&server_of(queue)->mailbox, MESSAGE_SHUTDOWN);
+}
+
+static void queue_needed(struct queue *queue) {
+        mailbox_post(&server_of(queue)->mailbox, MESSAGE_NEEDED);
 }
 
 static void queue_suspect(struct queue *queue) {
@@ -101,6 +105,32 @@ static void keeper_release(struct parking_keeper *keeper, const char *name) {
         notify_release(name);
 }
 
+static void begin_turn(struct model_server *server) {
+        server->turning = server->turning_next;
+        server->turning_next = 0;
+        worker_group_pulse(&server->workers);
+}
+
+void server_ask_turn(struct model_server *server, unsigned what) {
+        server->turning_next |= what;
+        if (server->turning == 0)
+                begin_turn(server);
+}
+
+static void end_turn(struct model_server *server) {
+        const unsigned turned = server->turning;
+
+        server->turning = 0;
+        if (server->turning_next != 0)
+                begin_turn(server);
+        if (turned & TURN_PULSE)
+                notify_watchdog();
+        if (turned & TURN_REST)
+                server_rest_turned(server);
+        if (turned & TURN_EXIT)
+                server_exit_turned(server);
+}
+
 static void workers_pulsed(struct worker_group *group) {
         mailbox_post(&container_of(group, struct model_server, workers)->mailbox, MESSAGE_PULSED);
 }
@@ -110,15 +140,14 @@ static void pulse_due(struct timer *timer) {
         struct model_server *server = container_of(timer, struct model_server, pulse);
 
         reactor_set_timer(&server->reactor, &server->pulse, timer_now() + server->pulse_interval);
-        if (server->pulsing)
+        if ((server->turning | server->turning_next) & TURN_PULSE)
                 return;
         if (server->workers.count == 0) {
                 /* They have ended: only the model is still to. */
                 notify_watchdog();
                 return;
         }
-        server->pulsing = true;
-        worker_group_pulse(&server->workers);
+        server_ask_turn(server, TURN_PULSE);
 }
 
 static void workers_drained(struct worker_group *group) {
@@ -129,7 +158,7 @@ static void workers_drained(struct worker_group *group) {
 static void end_serving(struct model_server *server) {
         timer_clear(&server->drain);
         worker_group_stop(&server->workers);
-        server->pulsing = false;
+        server->turning = server->turning_next = 0;
         if (!model_stop(server->model, &server->loader.events))
                 reactor_stop(&server->reactor);
 }
@@ -152,10 +181,10 @@ static void server_deliver(struct mailbox *mailbox, unsigned messages) {
                 server->failed = true;
         if (messages & (MESSAGE_SHUTDOWN | MESSAGE_FAILED))
                 model_server_shutdown(server);
-        if (messages & MESSAGE_PULSED) {
-                server->pulsing = false;
-                notify_watchdog();
-        }
+        if (messages & MESSAGE_PULSED)
+                end_turn(server);
+        if (messages & MESSAGE_NEEDED)
+                server_load_needed(server);
         if (messages & MESSAGE_CHANGED)
                 server_follow_later(server);
         if (messages & MESSAGE_SUSPECT)
@@ -288,6 +317,7 @@ int model_server_init(struct model_server *server, const struct options *options
                         },
                         .load = queue_load,
                         .shutdown = queue_shutdown,
+                        .needed = queue_needed,
                         .suspect = queue_suspect,
                 },
         };
@@ -298,6 +328,8 @@ int model_server_init(struct model_server *server, const struct options *options
         timer_init(&server->drain, drain_elapsed);
         timer_init(&server->pulse, pulse_due);
         timer_init(&server->follow, server_follow_due);
+        timer_init(&server->rest, server_rest_due);
+        timer_init(&server->exit, server_exit_due);
         server->keeper = (struct parking_keeper){ .keep = keeper_keep, .release = keeper_release };
         server->parking_limit.max = options->max_parked;
         server->workers = (struct worker_group){
@@ -344,7 +376,7 @@ int model_server_init(struct model_server *server, const struct options *options
         if (r == 0) {
                 server_init_loader(server, &loader);
                 server->queue.model = server->model;
-                r = server_begin_generation(server);
+                r = server_begin_generation(server, options->load == LOAD_ON_DEMAND);
         }
         if (r == 0)
                 r = worker_group_init(&server->workers, threads);
@@ -366,10 +398,21 @@ int model_server_init(struct model_server *server, const struct options *options
         return 0;
 }
 
+/* The first load waits for the first request: msd is up. */
+static int server_await_request(struct model_server *server) {
+        int r;
+
+        server_idle_begin(server);
+        r = notify_ready(server_status_line(server));
+        if (r < 0)
+                log_warning("Cannot tell the service manager that msd is ready, ignoring: %s", strerror(-r));
+        return 0;
+}
+
 int model_server_run(struct model_server *server) {
         int r;
 
-        r = model_server_load_model(server);
+        r = server->options->load == LOAD_ON_DEMAND ? server_await_request(server) : model_server_load_model(server);
         if (r == 0)
                 r = reactor_run(&server->reactor);
         if (r < 0) {

@@ -47,7 +47,10 @@ struct model_server {
         struct parking_limit parking_limit;
         struct timer pulse;
         uint64_t pulse_interval;                /* 0: nobody watches */
-        bool pulsing;                           /* not every worker has turned since the last pulse */
+        unsigned turning;                       /* TURN_*: what the turn of all workers that is under way is for */
+        unsigned turning_next;                  /* the same of the turn after it */
+        struct timer rest;                      /* when the model may be stopped, if nobody has used it */
+        struct timer exit;                      /* when msd may end, if it has heard nobody */
         struct timer follow;                    /* when the status line may be sent again */
         uint64_t followed;                      /* when it was sent last */
         atomic_bool changed;                    /* there is a reason to send it again */

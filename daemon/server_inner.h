@@ -5,6 +5,7 @@
  *
  *      server.c        start, stop, and the order of both; signals, and what the workers ask for
  *      server_load     generations: how a load goes, in the main thread
+ *      server_idle     stopping a model that is not needed, and msd itself
  *      server_status   the status line
  *      server_limits   threads, descriptors, connections
  */
@@ -21,6 +22,14 @@ enum {
         MESSAGE_CHANGED = 1 << 4,
         MESSAGE_SUSPECT = 1 << 5,
         MESSAGE_FAILED = 1 << 6,
+        MESSAGE_NEEDED = 1 << 7,
+};
+
+/* What a turn of all workers is for. */
+enum {
+        TURN_PULSE = 1 << 0,
+        TURN_REST = 1 << 1,
+        TURN_EXIT = 1 << 2,
 };
 
 /* Nothing that is about to end by itself is to be ended by the service manager at the same moment. */
@@ -34,10 +43,18 @@ static inline struct generation *server_generation(struct model_server *server) 
         return queue_generation(&server->queue);
 }
 
+/* server.c */
+
+/* Asks all workers for a turn that begins from here on; what it is for goes on when each has had one. */
+void server_ask_turn(struct model_server *server, unsigned what);
+
 /* server_load.c */
 
-/* The next generation, whose gate is pending. Returns 0 or -errno. */
-int server_begin_generation(struct model_server *server);
+/* The next generation, whose gate is pending: `idle`, or for a load that the caller begins. Returns 0 or -errno. */
+int server_begin_generation(struct model_server *server, bool idle);
+
+/* A request needs the model: the load begins if the generation was idle. */
+void server_load_needed(struct model_server *server);
 
 /* Frees the generations before `oldest`: no worker looks at those any more. */
 void server_free_generations(struct model_server *server, unsigned oldest);
@@ -47,10 +64,26 @@ void server_check_broadcast(struct model_server *server, int r);
 
 void server_init_loader(struct model_server *server, const struct loader_options *options);
 
+/* server_idle.c */
+
+/* The generation is idle: sets the situation, and the time after which msd may end. */
+void server_idle_begin(struct model_server *server);
+
+/* The model is ready: sets the time after which it may be stopped. */
+void server_idle_ready(struct model_server *server);
+
+/* The model may be stopped now, and is, when all workers have had a turn. */
+void server_rest_due(struct timer *timer);
+void server_rest_turned(struct model_server *server);
+
+/* msd may end now, likewise. */
+void server_exit_due(struct timer *timer);
+void server_exit_turned(struct model_server *server);
+
 /* server_status.c */
 
 /* What the model is called before it has a name of its own. */
-const char *server_model_name(const struct model_server *server);
+const char *server_model_name(struct model_server *server);
 
 /* What the status line says, but for the numbers. It is the caller's to send it. */
 void server_set_situation(struct model_server *server, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -22,7 +22,16 @@ void server_free_generations(struct model_server *server, unsigned oldest) {
         }
 }
 
-int server_begin_generation(struct model_server *server) {
+/* What the model was called last, or will be; empty: nobody knows. */
+static const char *last_model(const struct model_server *server, const struct generation *before) {
+        const struct options *options = server->options;
+
+        if (before)
+                return before->model[0] ? before->model : before->last_model;
+        return options->model ? options->model : options->upstream ? "" : "sim";
+}
+
+int server_begin_generation(struct model_server *server, bool idle) {
         struct generation *before = server_generation(server), *generation = NULL;
         int r;
 
@@ -30,7 +39,12 @@ int server_begin_generation(struct model_server *server) {
         if (r < 0)
                 return r;
         list_append(&server->generations, &generation->link);
-        status_loading(&server->status, generation->number);
+        atomic_init(&generation->awaits_request, idle);
+        snprintf(generation->last_model, sizeof(generation->last_model), "%s", last_model(server, before));
+        if (idle)
+                status_idle(&server->status, generation->number);
+        else
+                status_loading(&server->status, generation->number);
         atomic_store_explicit(&server->queue.generation, generation, memory_order_release);
         worker_group_follow(&server->workers);
         if (before)
@@ -55,12 +69,23 @@ int model_server_load_model(struct model_server *server) {
 
         /* Ready, failed, or lost: that generation is over. */
         if (!generation || gate_state(&generation->gate) != GATE_PENDING) {
-                r = server_begin_generation(server);
+                r = server_begin_generation(server, false);
                 if (r < 0)
                         return r;
         }
         loader_start(&server->loader, server_generation(server));
         return 0;
+}
+
+void server_load_needed(struct model_server *server) {
+        struct generation *generation = server_generation(server);
+
+        if (server->stopping || server->loader.loading || gate_state(&generation->gate) != GATE_PENDING ||
+            generation_is_idle(generation))
+                return;
+        log_info("Loading the model: a request needs it");
+        status_loading(&server->status, generation->number);
+        loader_start(&server->loader, generation);
 }
 
 void server_check_broadcast(struct model_server *server, int r) {
@@ -112,6 +137,7 @@ static void load_ready(struct loader *loader, const char *name) {
         r = notify_ready(server_status_line(server));
         if (r < 0)
                 log_warning("Cannot tell the service manager that the model is ready, ignoring: %s", strerror(-r));
+        server_idle_ready(server);
 }
 
 static void load_lost(struct loader *loader, enum loss how, const char *reason) {

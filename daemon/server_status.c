@@ -11,23 +11,23 @@
 /* The status line is sent so often at the most. */
 #define FOLLOW_INTERVAL (500 * NSEC_PER_MSEC)
 
-const char *server_model_name(const struct model_server *server) {
+const char *server_model_name(struct model_server *server) {
         const struct options *options = server->options;
+        const char *last = server_generation(server)->last_model;
 
-        if (options->model)
-                return options->model;
-        if (!options->upstream)
-                return "sim";
+        if (last[0])
+                return last;
         return options->command ? options->command[0] : options->upstream;
 }
 
 const char *server_status_line(struct model_server *server) {
+        const struct generation *generation = server_generation(server);
         struct status_sums sums;
 
         status_sum(&server->status, &sums);
         if (server->stopping && sums.processing > 0)
                 snprintf(server->line, sizeof(server->line), "%s, %" PRIu64 " in flight", server->situation, sums.processing);
-        else if (!server->stopping && gate_state(&server_generation(server)->gate) == GATE_PENDING)
+        else if (!server->stopping && gate_state(&generation->gate) == GATE_PENDING && !generation_is_idle(generation))
                 snprintf(server->line, sizeof(server->line), "%s, %" PRIu64 " waiting", server->situation, sums.waiting);
         else
                 snprintf(server->line, sizeof(server->line), "%s", server->situation);

@@ -35,15 +35,23 @@ void status_deinit(struct status *status) {
         pthread_mutex_destroy(&status->mutex);
 }
 
-void status_loading(struct status *status, unsigned generation) {
+static void begin_generation(struct status *status, unsigned generation, uint64_t load_began) {
         pthread_mutex_lock(&status->mutex);
         status->state = GATE_PENDING;
         status->generation = generation;
-        status->attempt = 1;
-        status->load_began = timer_now();
+        status->attempt = load_began > 0;
+        status->load_began = load_began;
         status->load_ended = 0;
         status->model[0] = '\0';
         pthread_mutex_unlock(&status->mutex);
+}
+
+void status_idle(struct status *status, unsigned generation) {
+        begin_generation(status, generation, 0);
+}
+
+void status_loading(struct status *status, unsigned generation) {
+        begin_generation(status, generation, timer_now());
 }
 
 void status_attempt(struct status *status, unsigned attempt, const char *error) {
@@ -72,6 +80,10 @@ void status_failed(struct status *status, const char *error) {
         load_ended(status, GATE_FAILED);
         snprintf(status->error, sizeof(status->error), "%s", error);
         pthread_mutex_unlock(&status->mutex);
+}
+
+static bool is_idle(const struct status *status) {
+        return status->state == GATE_PENDING && status->load_began == 0;
 }
 
 static uint64_t load_time(const struct status *status) {
@@ -108,6 +120,9 @@ void status_sum(struct status *status, struct status_sums *sums) {
                 sums->failed += counter_get(&counters->failed);
                 sums->cancelled += counter_get(&counters->cancelled);
                 sums->connections += counter_get(&counters->connections);
+                sums->demands += counter_get(&counters->demands);
+                sums->used = MAX(sums->used, counter_get(&counters->used));
+                sums->heard = MAX(sums->heard, counter_get(&counters->heard));
         }
 }
 
@@ -150,7 +165,9 @@ char *status_format(struct status *status) {
         error = status->error[0] != '\0' ? status_text(status->error) : json_null();
         json = json_pack(
                 "{ss so sI sI so sI so sI sI sI sI sI so so ss sI}",
-                "status", gate_state(status->stop) != GATE_PENDING ? "stopping" : names[status->state],
+                "status", gate_state(status->stop) != GATE_PENDING ? "stopping" :
+                          is_idle(status)                          ? "idle" :
+                                                                     names[status->state],
                 "model", model,
                 "generation", (json_int_t)status->generation,
                 "attempt", (json_int_t)status->attempt,
@@ -240,7 +257,7 @@ char *status_format_metrics(struct status *status) {
         struct status_sums sums;
         uint64_t now = timer_now();
         unsigned generation;
-        bool ready;
+        bool ready, idle;
         size_t size;
         char *text = NULL;
         FILE *file = open_memstream(&text, &size);
@@ -252,6 +269,7 @@ char *status_format_metrics(struct status *status) {
         loads = status->loads;
         generation = status->generation;
         ready = status->state == GATE_OPEN && gate_state(status->stop) == GATE_PENDING;
+        idle = is_idle(status) && gate_state(status->stop) == GATE_PENDING;
         pthread_mutex_unlock(&status->mutex);
 
         write_number(file, "requests_accepted_total", "counter", sums.accepted,
@@ -272,6 +290,7 @@ char *status_format_metrics(struct status *status) {
         write_histogram(file, "load_seconds", &loads, 0, 1, "Time that loads took, those that failed too.");
         write_number(file, "generation", "gauge", generation, "The generation of the model, counted from 1.");
         write_number(file, "model_ready", "gauge", ready, "Whether the model is ready.");
+        write_number(file, "model_idle", "gauge", idle, "Whether the model is idle: not loaded until a request needs it.");
         write_number(file, "connections", "gauge", sums.connections, "Clients that are connected.");
         write_head(file, "start_time_seconds", "gauge", "When the daemon started, since the epoch.");
         fprintf(file, "msd_start_time_seconds %.3f\n",

@@ -41,6 +41,9 @@ struct status_counters {
         atomic_uint_fast64_t cancelled;
         atomic_uint_fast64_t connections;
         atomic_uint_fast64_t retries;           /* requests that were sent to a model again */
+        atomic_uint_fast64_t demands;           /* of those waiting and in flight: those that keep the model loaded */
+        atomic_uint_fast64_t used;              /* when one of those came or ended last, in nanoseconds; 0: never */
+        atomic_uint_fast64_t heard;             /* when a client connected or sent anything last, likewise */
         struct histogram waits;                 /* of requests, until they were with the model */
         struct http_counters http;
 };
@@ -74,7 +77,7 @@ struct status {
         enum gate_state state;                  /* under `mutex`, from here on */
         unsigned generation;
         unsigned attempt;
-        uint64_t load_began;
+        uint64_t load_began;                    /* 0: it is idle */
         uint64_t load_ended;                    /* 0 while it has not */
         struct histogram loads;                 /* however they ended */
         char model[PROTOCOL_MODEL_MAX];
@@ -84,6 +87,9 @@ struct status {
 /* Counters for `count` workers; `stop` is borrowed. Returns 0 or -ENOMEM. */
 int status_init(struct status *status, unsigned count, const struct gate *stop);
 void status_deinit(struct status *status);
+
+/* A generation has come that loads when a request needs it: it is idle. */
+void status_idle(struct status *status, unsigned generation);
 
 /* A generation begins to load. */
 void status_loading(struct status *status, unsigned generation);
@@ -106,6 +112,9 @@ struct status_sums {
         uint64_t failed;
         uint64_t cancelled;
         uint64_t connections;
+        uint64_t demands;
+        uint64_t used;
+        uint64_t heard;
 };
 void status_sum(struct status *status, struct status_sums *sums);
 

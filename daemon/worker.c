@@ -19,6 +19,8 @@ enum {
         MESSAGE_RESUME = 1 << 4,
         MESSAGE_CHECK = 1 << 5,
         MESSAGE_CLAIM = 1 << 6,
+        MESSAGE_LISTEN = 1 << 7,
+        MESSAGE_DO_NOT_LISTEN = 1 << 8,
 };
 
 /* Descriptors read from the pipe at once. */
@@ -72,11 +74,17 @@ static void place_connection(struct worker *worker, int fd, bool http) {
 }
 
 static void connection_accepted(struct listener *listener, int fd) {
-        place_connection(container_of(listener, struct worker, listener), fd, false);
+        struct worker *worker = container_of(listener, struct worker, listener);
+
+        lane_note_heard(&worker->lane);
+        place_connection(worker, fd, false);
 }
 
 static void http_accepted(struct listener *listener, int fd) {
-        place_connection(listener->user, fd, true);
+        struct worker *worker = listener->user;
+
+        lane_note_heard(&worker->lane);
+        place_connection(worker, fd, true);
 }
 
 /* Returns whether there may be more. */
@@ -231,10 +239,30 @@ static const struct lane_events lane_events = {
         .written = lane_written,
 };
 
+static int init_listeners(struct worker *worker) {
+        struct worker_group *group = worker->group;
+        int r;
+
+        r = listener_init(&worker->listener, &worker->reactor, group->listen_fd, group->connections, connection_accepted);
+        for (unsigned i = 0; i < group->http_sockets->count && r == 0; i++) {
+                r = listener_init(&worker->http_listeners[i], &worker->reactor, group->http_sockets->sockets[i].fd,
+                                  group->connections, http_accepted);
+                worker->http_listeners[i].user = worker;
+        }
+        return r;
+}
+
 static void deinit_listeners(struct worker *worker) {
         listener_deinit(&worker->listener);
         for (unsigned i = 0; i < worker->group->http_sockets->count; i++)
                 listener_deinit(&worker->http_listeners[i]);
+}
+
+static void listen_again(struct worker *worker) {
+        int r = is_ending(worker) ? 0 : init_listeners(worker);
+
+        if (r < 0)
+                reactor_fail(&worker->reactor, r);
 }
 
 static void worker_deliver(struct mailbox *mailbox, unsigned messages) {
@@ -250,6 +278,10 @@ static void worker_deliver(struct mailbox *mailbox, unsigned messages) {
                 lane_leave(lane);
                 parking_open(&worker->parking);
         }
+        if (messages & MESSAGE_LISTEN)
+                listen_again(worker);
+        if (messages & MESSAGE_DO_NOT_LISTEN)
+                deinit_listeners(worker);
         if (messages & MESSAGE_CHECK)
                 lane_check_gates(lane);
         if (messages & MESSAGE_CLAIM)
@@ -333,18 +365,13 @@ static int worker_init(struct worker *worker, struct worker_group *group) {
         r = reactor_watch(&worker->reactor, &worker->handed, pipe_fds[0], EPOLLIN, connections_handed);
         if (r < 0)
                 return r;
-        r = listener_init(&worker->listener, &worker->reactor, group->listen_fd, group->connections,
-                          connection_accepted);
-        if (r < 0 || group->http_sockets->count == 0)
-                return r;
-        r = http_init(&worker->http, &worker->sockets, &worker->lane, group->status, &group->http, &worker->parking,
-                      http_connection_ended, http_flushed);
-        for (unsigned i = 0; i < group->http_sockets->count && r == 0; i++) {
-                r = listener_init(&worker->http_listeners[i], &worker->reactor, group->http_sockets->sockets[i].fd,
-                                  group->connections, http_accepted);
-                worker->http_listeners[i].user = worker;
+        if (group->http_sockets->count > 0) {
+                r = http_init(&worker->http, &worker->sockets, &worker->lane, group->status, &group->http, &worker->parking,
+                              http_connection_ended, http_flushed);
+                if (r < 0)
+                        return r;
         }
-        return r;
+        return init_listeners(worker);
 }
 
 static void worker_deinit(struct worker *worker) {
@@ -429,6 +456,10 @@ void worker_group_follow(struct worker_group *group) {
 
 void worker_group_leave(struct worker_group *group) {
         post_all(group, MESSAGE_LEAVE);
+}
+
+void worker_group_listen(struct worker_group *group, bool listen) {
+        post_all(group, listen ? MESSAGE_LISTEN : MESSAGE_DO_NOT_LISTEN);
 }
 
 void worker_group_check_gates(struct worker_group *group) {

@@ -79,10 +79,13 @@ void worker_group_follow(struct worker_group *group);
  */
 void worker_group_leave(struct worker_group *group);
 
+/* No connections are accepted from now on, or they are again. */
+void worker_group_listen(struct worker_group *group, bool listen);
+
 /* A gate has left PENDING, and could not say so itself. */
 void worker_group_check_gates(struct worker_group *group);
 
-/* The model was not lost: waiting requests go on. */
+/* The model was not lost, or is not stopped: waiting requests go on. */
 void worker_group_resume(struct worker_group *group);
 
 /* Asks every worker for a turn; all_pulsed() is called when all have turned. */

@@ -258,6 +258,7 @@ static void connection_input(struct socket *socket) {
         struct http_connection *connection = connection_of_socket(socket);
         char *buffer = socket->group->buffer;
 
+        lane_note_heard(connection->http->lane);
         parking_begin_input(connection->http->parking, &connection->guest);
         for (unsigned i = 0; i < READ_BATCH && socket->readable && !socket->paused; i++) {
                 size_t n = socket_read(socket, buffer, SOCKET_BUFFER_SIZE);

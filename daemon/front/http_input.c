@@ -123,6 +123,7 @@ static bool make_record(struct http_connection *connection, const char *head, si
                 .id_len = (uint8_t)id_len,
                 .prompt_len = (uint32_t)len,
                 .is_light = is_light(connection, head),
+                .demands = connection->head.is_upgrade || !is_light(connection, head),
                 .repeats = repeats(connection, head),
         };
         memcpy(connection->record->inference.text, id, id_len);

@@ -133,6 +133,7 @@ static unsigned status_of(enum protocol_code code) {
                 [PROTOCOL_BAD_REQUEST] = 400,   [PROTOCOL_TOO_LARGE] = 413,        [PROTOCOL_QUEUE_FULL] = 503,
                 [PROTOCOL_LOAD_FAILED] = 503,   [PROTOCOL_SHUTTING_DOWN] = 503,    [PROTOCOL_TIMED_OUT] = 504,
                 [PROTOCOL_INFERENCE_FAILED] = 502, [PROTOCOL_NOT_PERMITTED] = 403,
+                [PROTOCOL_MODEL_NOT_LOADED] = 503,
         };
 
         return statuses[code];
@@ -243,25 +244,34 @@ bool http_is_permitted(const struct http_connection *connection, const char *hea
 
 /* What msd itself answers, in any state. */
 
-/* Whether the model is ready; otherwise why not: `why` is NULL while it loads. */
-static bool is_ready(const struct http_connection *connection, enum protocol_code *code, const char **why) {
+/* What becomes of requests. */
+enum readiness {
+        READY,
+        IDLE,                   /* inference loads the model first */
+        LOADING,
+        UNAVAILABLE,            /* they are refused */
+};
+
+/* Of UNAVAILABLE, `why` says why; otherwise it is NULL. */
+static enum readiness readiness_of(const struct http_connection *connection, enum protocol_code *code, const char **why) {
         struct lane *lane = connection->http->lane;
 
         lane_follow(lane);
         *code = PROTOCOL_SHUTTING_DOWN;
         *why = PROTOCOL_SHUTTING_DOWN_MESSAGE;
         if (http_is_stopping(connection->http))
-                return false;
+                return UNAVAILABLE;
         switch (gate_state(&lane->generation->gate)) {
         case GATE_OPEN:
-                return true;
+                *why = NULL;
+                return READY;
         case GATE_FAILED:
                 *code = PROTOCOL_LOAD_FAILED;
                 *why = lane->generation->gate.reason;
-                return false;
+                return UNAVAILABLE;
         default:
                 *why = NULL;
-                return false;
+                return generation_is_idle(lane->generation) ? IDLE : LOADING;
         }
 }
 
@@ -282,12 +292,18 @@ static void reply_ready(struct http_connection *connection, const char *type, co
         enum protocol_code code;
         const char *why;
 
-        if (is_ready(connection, &code, &why))
+        switch (readiness_of(connection, &code, &why)) {
+        case READY:
+        case IDLE:
                 reply_text(connection, type, text);
-        else if (why)
-                http_reply_error(connection, code, why);
-        else
+                break;
+        case LOADING:
                 http_reply_failure(connection, 503, "loading", "Loading model", RETRY_SOON);
+                break;
+        case UNAVAILABLE:
+                http_reply_error(connection, code, why);
+                break;
+        }
 }
 
 static void wait_for_model(struct http_connection *connection) {
@@ -342,15 +358,14 @@ static void answer_own_path(struct http_connection *connection, const char *head
                 http_reply_failure(connection, 404, "not-found", "msd has no such path", NULL);
 }
 
-/* A list of models, or one of it, from the name that is known before there is a model. Returns false: it is not for that. */
-static bool answer_models(struct http_connection *connection, const char *head, struct path path) {
+/* A list of models, or one of it, from the name that is known while there is no model. Returns false: it is not for that. */
+static bool answer_models(struct http_connection *connection, const char *head, struct path path, const char *name) {
         static const char prefix[] = "/v1/models/";
-        const char *name = connection->http->group->model_name;
         const size_t prefix_len = sizeof(prefix) - 1;
         const bool is_list = path_is(path, "/v1/models");
         json_t *model, *json;
 
-        if (!name || !(connection->head.is_head || http_method_is(connection, head, "GET")))
+        if (!(connection->head.is_head || http_method_is(connection, head, "GET")))
                 return false;
         if (!is_list && !(path_begins(path, prefix) && path.len - prefix_len == strlen(name) &&
                           memcmp(path.text + prefix_len, name, path.len - prefix_len) == 0))
@@ -367,6 +382,7 @@ bool http_answer_own(struct http_connection *connection, const char *head) {
         const struct http_group *group = connection->http->group;
         const bool asks_first = connection->head.is_preflight && group->cors_origin;
         struct path path = path_of(connection, head);
+        enum readiness readiness;
         enum protocol_code code;
         const char *why;
 
@@ -374,9 +390,13 @@ bool http_answer_own(struct http_connection *connection, const char *head) {
                 answer_own_path(connection, head, path);
                 return true;
         }
-        if (asks_first && (group->key_count > 0 || !is_ready(connection, &code, &why))) {
+        readiness = readiness_of(connection, &code, &why);
+        if (asks_first && (group->key_count > 0 || readiness != READY)) {
                 reply_preflight(connection, head, "GET, HEAD, POST, PUT, PATCH, DELETE");
                 return true;
         }
-        return group->model_name && !is_ready(connection, &code, &why) && !why && answer_models(connection, head, path);
+        if (readiness == IDLE && connection->http->lane->generation->last_model[0] != '\0')
+                return answer_models(connection, head, path, connection->http->lane->generation->last_model);
+        return group->model_name && (readiness == LOADING || readiness == IDLE) &&
+               answer_models(connection, head, path, group->model_name);
 }

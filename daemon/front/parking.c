@@ -42,7 +42,8 @@ static bool is_due(const struct parking *parking) {
 
         if (gate_state(lane->queue->stop) != GATE_PENDING)
                 return false;
-        return lane->leaving || gate_state(&lane->generation->gate) == GATE_PENDING ||
+        return lane->leaving ||
+               (gate_state(&lane->generation->gate) == GATE_PENDING && !generation_is_idle(lane->generation)) ||
                atomic_load_explicit(&lane->counters->waiting, memory_order_relaxed) > 0;
 }
 

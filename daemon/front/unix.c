@@ -368,6 +368,7 @@ static void connection_read(struct socket *socket) {
         struct connection *connection = connection_of_socket(socket);
         int r = 0;
 
+        lane_note_heard(connection->front->lane);
         parking_begin_input(parking_of(connection), &connection->guest);
         for (unsigned i = 0; i < READ_BATCH && r == 0 && socket->readable && !is_paused(connection); i++) {
                 size_t space, left, n;

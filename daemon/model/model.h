@@ -71,6 +71,7 @@ struct inference {
         /* It is an exchange of HTTP, which is passed on as it is: there is no prompt, and the answer has a head. */
         bool is_exchange : 1;
         bool is_light : 1;      /* it takes no place: GET, HEAD, OPTIONS and tunnels */
+        bool demands : 1;       /* it loads an idle model, and keeps it loaded: all but GET, HEAD and OPTIONS */
         bool repeats : 1;       /* it may be sent again when nothing of its answer was delivered */
         bool resent : 1;        /* it was sent again: no more, and not on a connection that was kept */
         /* These are for who owns the inference, not for the session. */

@@ -9,6 +9,9 @@
 /* Waiting requests that are settled in one turn: a status is answered in between. */
 #define SETTLE_BATCH 512
 
+/* Of a request that does not load an idle model. */
+#define NOT_LOADED_MESSAGE "The model is not loaded: inference loads it, and so does /-/wait, but not this request"
+
 static const char line_start[] = "Processing request ";
 
 void lane_print_lines(struct lane *lane) {
@@ -133,6 +136,33 @@ static uint64_t refuse(struct lane *lane, struct wait_list *list, uint64_t max, 
         return n;
 }
 
+/* The first who needs an idle model has it loaded. */
+static void ask_for_model(struct lane *lane) {
+        if (!lane->leaving && generation_ask(lane->generation))
+                lane->queue->needed(lane->queue);
+}
+
+/*
+ * At an idle generation: a request that demands the model has it loaded, and the others wait with it; without one, GETs and
+ * the like are answered. Returns how many.
+ */
+static uint64_t settle_idle(struct lane *lane, uint64_t max) {
+        struct wait_list *light = &lane->lists[PLACES_LIGHT];
+        bool demands = !wait_list_is_empty(&lane->lists[PLACES_INFERENCE]) || !list_is_empty(&lane->observers);
+        uint64_t n = 0;
+
+        wait_list_order(light);
+        for (struct list *i = light->waiting.next; i != &light->waiting && !demands; i = i->next)
+                demands = lane_request_of(i)->inference.demands;
+        if (demands)
+                ask_for_model(lane);
+        else if (!lane->leaving)
+                n = refuse(lane, light, max, PROTOCOL_MODEL_NOT_LOADED, NOT_LOADED_MESSAGE);
+        if (n > 0)
+                lane_report_written(lane);
+        return n;
+}
+
 uint64_t lane_settle_waiting(struct lane *lane, uint64_t max) {
         /* The stop first: a failure before it is seen then. */
         bool stopping = lane_is_stopping(lane);
@@ -140,10 +170,12 @@ uint64_t lane_settle_waiting(struct lane *lane, uint64_t max) {
         uint64_t n = 0;
 
         if (state == GATE_PENDING && !stopping) {
+                if (generation_is_idle(lane->generation))
+                        n = settle_idle(lane, max);
                 /* A place may have come when the last request had just left, or the session may not be busy any more. */
                 for (unsigned i = 0; i < PLACES_KINDS; i++)
                         lane_list_changed(lane, &lane->lists[i]);
-                return 0;
+                return n;
         }
         if (state == GATE_FAILED || stopping)
                 lane_undefer(lane);
@@ -238,6 +270,7 @@ void lane_light_offered(struct places_lane *place) {
 static void wait_for_turn(struct lane *lane, struct request *request) {
         struct wait_list *list = lane_list_of(lane, request);
 
+        ask_for_model(lane);
         if (!lane_enter_waiting(lane)) {
                 char message[96];
 
@@ -269,6 +302,8 @@ static void handle(struct lane *lane, struct request *request) {
                 lane_fail(lane, request, PROTOCOL_SHUTTING_DOWN, PROTOCOL_SHUTTING_DOWN_MESSAGE);
         else if (gate_state(&lane->generation->gate) == GATE_FAILED)
                 lane_fail(lane, request, PROTOCOL_LOAD_FAILED, lane->generation->gate.reason);
+        else if (generation_is_idle(lane->generation) && !request->inference.demands)
+                lane_fail(lane, request, PROTOCOL_MODEL_NOT_LOADED, NOT_LOADED_MESSAGE);
         else if (!goes_at_once(lane, request))
                 wait_for_turn(lane, request);
         else if (start(lane, request) == MODEL_BUSY) {
@@ -285,6 +320,7 @@ static void adopt(struct lane *lane, struct request_owner *owner, struct request
         list_init(&request->lane_link);
         list_append(&owner->requests, &request->owner_link);
         counter_add(&lane->counters->accepted, 1);
+        lane_note_use(lane, request, 1);
 }
 
 int lane_request(struct lane *lane, struct request_owner *owner, const char *id, size_t id_len, const char *prompt,
@@ -299,6 +335,7 @@ int lane_request(struct lane *lane, struct request_owner *owner, const char *id,
                 .prompt_len = (uint32_t)prompt_len,
                 .has_prompt = prompt != NULL,
                 .stream = stream,
+                .demands = true,
                 .repeats = true,
         };
         memcpy(request->inference.text, id, id_len);
@@ -326,6 +363,7 @@ int lane_observe(struct lane *lane, struct request_owner *owner, enum request_ki
         if (!request)
                 return -ENOMEM;
         lane_follow(lane);
+        ask_for_model(lane);
         *request = (struct request){ .inference = { .recipient = &owner->recipient, .handle = kind } };
         list_init(&request->lane_link);
         list_append(&owner->requests, &request->owner_link);
@@ -338,6 +376,8 @@ int lane_observe(struct lane *lane, struct request_owner *owner, enum request_ki
         if (settle_observer(lane, request, false))
                 return 0;
         list_append(&lane->observers, &request->lane_link);
+        if (lane->events->pending)
+                lane->events->pending(lane);
         if (kind == REQUEST_LOAD)
                 lane->queue->load(lane->queue);
         else

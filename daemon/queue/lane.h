@@ -37,6 +37,8 @@ struct queue {
         void (*shutdown)(struct queue *queue);
         /* Requests wait and did not, or the other way round; or, while it stops, are in flight. NULL: nobody cares. */
         void (*changed)(struct queue *queue);
+        /* A request, or an observer, needs the current generation, which was idle: generation_ask(). */
+        void (*needed)(struct queue *queue);
         /* `suspicions` of the current generation was raised. */
         void (*suspect)(struct queue *queue);
 };
@@ -104,7 +106,7 @@ void lane_follow(struct lane *lane);
 /* A gate that it watches has left PENDING, or may have, and could not say so itself. */
 void lane_check_gates(struct lane *lane);
 
-/* The model was not lost: requests that wait for that go on. */
+/* The model was not lost, or is not stopped: requests that wait for that go on. */
 void lane_resume(struct lane *lane);
 
 /* Places were given to it. */
@@ -141,7 +143,7 @@ int lane_request(struct lane *lane, struct request_owner *owner, const char *id,
 /*
  * The same for an exchange of HTTP. `request` is from lane_allocate(), and is the lane's from here on; set are: the ID, at the
  * begin of its text, `inference.id_len`, `inference.prompt_len` as the number of bytes of text behind the ID, `stream` if an
- * event stream is wanted, `is_light` and `repeats`. The bytes of text count against --max-prompt-memory already, and are
+ * event stream is wanted, `is_light`, `demands` and `repeats`. The bytes of text count against --max-prompt-memory already, and are
  * given back by the lane.
  */
 void lane_exchange(struct lane *lane, struct request_owner *owner, struct request *request);
@@ -170,6 +172,11 @@ void lane_pause(struct lane *lane, struct request *request, bool paused);
 /* Of a tunnel, an exchange that was answered with 101: as model_send() and model_finish(). */
 size_t lane_send(struct lane *lane, struct request *request, const char *data, size_t len);
 void lane_finish(struct lane *lane, struct request *request);
+
+/* A client has connected or sent something: msd is not idle. */
+static inline void lane_note_heard(struct lane *lane) {
+        counter_set(&lane->counters->heard, reactor_now(lane->reactor));
+}
 
 /* The owner goes away: its requests, waiting and in flight, are cancelled, and it hears nothing of that. */
 void lane_forget(struct lane *lane, struct request_owner *owner);

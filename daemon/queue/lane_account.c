@@ -12,7 +12,15 @@ struct request *lane_resize(struct lane *lane, struct request *request, size_t t
         return request_resize(&lane->memory, request, text_len, to_len);
 }
 
+void lane_note_use(struct lane *lane, const struct request *request, int n) {
+        if (!request->inference.demands)
+                return;
+        counter_add(&lane->counters->demands, n);
+        counter_set(&lane->counters->used, reactor_now(lane->reactor));
+}
+
 void lane_request_end(struct lane *lane, struct request *request) {
+        lane_note_use(lane, request, -1);
         list_remove(&request->lane_link);
         list_remove(&request->owner_link);
         request_limits_release(lane->queue->limits, request->inference.prompt_len);

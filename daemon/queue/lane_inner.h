@@ -34,10 +34,13 @@ static inline bool lane_is_stopping(const struct lane *lane) {
 /* Whether requests go to the model as far as there are places. */
 static inline bool lane_is_open(const struct lane *lane) {
         return gate_state(&lane->generation->gate) == GATE_OPEN && !lane->leaving && !lane_is_stopping(lane) &&
-               atomic_load(&lane->generation->suspicions) == 0;
+               atomic_load(&lane->generation->suspicions) == 0 && !atomic_load(&lane->generation->resting);
 }
 
 /* lane_account.c */
+
+/* One that demands the model has come (1), or has ended (-1). */
+void lane_note_use(struct lane *lane, const struct request *request, int n);
 
 /* Unlinks and frees it. */
 void lane_request_end(struct lane *lane, struct request *request);

@@ -102,7 +102,10 @@ void lane_follow(struct lane *lane) {
         if (r < 0)
                 log_error("Cannot watch the gate, trying again: %s", strerror(-r));
         lane_settle_observers(lane, true);
-        if (lane->events->pending && gate_state(&generation->gate) == GATE_PENDING)
+        /* Requests that came while the model before it was about to be stopped need this one. */
+        if (generation_is_idle(generation))
+                reactor_queue(lane->reactor, &lane->settle);
+        else if (lane->events->pending && gate_state(&generation->gate) == GATE_PENDING)
                 lane->events->pending(lane);
 }
 

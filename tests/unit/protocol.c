@@ -34,6 +34,7 @@ static const struct {
         { PROTOCOL_SHUTTING_DOWN, "shutting-down" },
         { PROTOCOL_TIMED_OUT, "timed-out" },
         { PROTOCOL_INFERENCE_FAILED, "inference-failed" },
+        { PROTOCOL_MODEL_NOT_LOADED, "model-not-loaded" },
         { PROTOCOL_NOT_PERMITTED, "not-permitted" },
 };
 
