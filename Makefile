@@ -173,7 +173,11 @@ MODEL_HTTP := daemon/net/http daemon/net/http_forward daemon/net/http_body daemo
 UNIT_fetch := daemon/model/fetch daemon/model/resolver daemon/model/completion $(MODEL_HTTP)
 UNIT_LDFLAGS_fetch := -Wl,--wrap=getaddrinfo
 UNIT_upstream_session := daemon/model/upstream_session daemon/model/upstream_connection daemon/loop/pool $(UNIT_fetch)
-UNIT_upstream := daemon/model/upstream daemon/model/child common/user $(UNIT_upstream_session)
+UNIT_progress := daemon/model/progress daemon/model/progress_parse
+UNIT_reading := daemon/model/reading
+UNIT_history := daemon/history common/number
+UNIT_bar := common/bar common/number
+UNIT_upstream := daemon/model/upstream daemon/model/child daemon/model/reading $(UNIT_progress) common/user $(UNIT_upstream_session)
 
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/*.c))
 SYSTEM_TESTS := $(patsubst tests/system/%.c,$(BUILD)/tests/system/%,$(wildcard tests/system/*.c))

@@ -34,6 +34,7 @@ static void signal_stop(struct model_server *server) {
 static void begin_stopping(struct model_server *server, const char *situation) {
         server->stopping = true;
         loader_stop(&server->loader);
+        server_progress_end(server, false);
         server_set_situation(server, "%s", situation);
         notify_stopping(server_status_line(server), server->options->drain_timeout + EXTEND_MARGIN);
         log_info("%s", server->line);
@@ -375,6 +376,7 @@ int model_server_init(struct model_server *server, const struct options *options
                 r = options->upstream ? upstream_new(&server->model, &upstream) : sim_new(&server->model, &sim);
         if (r == 0) {
                 server_init_loader(server, &loader);
+                server_progress_init(server);
                 server->queue.model = server->model;
                 r = server_begin_generation(server, options->load == LOAD_ON_DEMAND);
         }
@@ -431,6 +433,7 @@ void model_server_deinit(struct model_server *server) {
         listener_set_close(&server->http);
         if (server->model)
                 loader_stop(&server->loader);
+        server_progress_deinit(server);
         server->model = model_free(server->model);
         server_free_generations(server, UINT32_MAX);
         status_deinit(&server->status);

@@ -11,10 +11,12 @@
 #include <stdbool.h>
 
 #include "daemon/front/listener.h"
+#include "daemon/history.h"
 #include "daemon/keys.h"
 #include "daemon/loader.h"
 #include "daemon/loop/gate.h"
 #include "daemon/loop/mailbox.h"
+#include "daemon/model/progress.h"
 #include "daemon/options.h"
 #include "daemon/queue/lane.h"
 #include "daemon/status.h"
@@ -40,6 +42,9 @@ struct model_server {
         struct status status;
         struct model *model;
         struct loader loader;
+        struct progress progress;               /* of the load that is under way */
+        struct timer measure;
+        struct history history;
         struct worker_group workers;
         struct list generations;                /* the last is the current one; those before it may still be looked at */
         struct timer drain;
@@ -55,7 +60,8 @@ struct model_server {
         uint64_t followed;                      /* when it was sent last */
         atomic_bool changed;                    /* there is a reason to send it again */
         char situation[GATE_REASON_MAX + 128];  /* what it says, but for the numbers */
-        char line[GATE_REASON_MAX + 192];       /* what it said last */
+        bool situation_is_plain;                /* only that a load is under way, and since when */
+        char line[GATE_REASON_MAX + 320];       /* what it said last */
         char place[4096];                       /* where it listens */
         unsigned failures;                      /* events of `signals` in a row that brought none */
         bool stopping;

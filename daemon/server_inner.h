@@ -6,6 +6,7 @@
  *      server.c        start, stop, and the order of both; signals, and what the workers ask for
  *      server_load     generations: how a load goes, in the main thread
  *      server_idle     stopping a model that is not needed, and msd itself
+ *      server_progress how far a load is, and when it will end
  *      server_status   the status line
  *      server_limits   threads, descriptors, connections
  */
@@ -79,6 +80,20 @@ void server_rest_turned(struct model_server *server);
 /* msd may end now, likewise. */
 void server_exit_due(struct timer *timer);
 void server_exit_turned(struct model_server *server);
+
+/* server_progress.c */
+
+void server_progress_init(struct model_server *server);
+void server_progress_deinit(struct model_server *server);
+
+/* An attempt begins, after a pause of so many nanoseconds. */
+void server_progress_begin(struct model_server *server, uint64_t pause);
+
+/* The server says how far it is; negative: it does not. */
+void server_progress_hear(struct model_server *server, double fraction);
+
+/* The load has succeeded, or is given up. Harmless without one. */
+void server_progress_end(struct model_server *server, bool succeeded);
 
 /* server_status.c */
 

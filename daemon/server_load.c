@@ -111,9 +111,11 @@ static void load_attempting(struct loader *loader, unsigned attempt, const char 
         } else {
                 strftime(text, sizeof(text), "%H:%M:%S", localtime_r(&now, &local));
                 server_set_situation(server, "Loading %s since %s", server_model_name(server), text);
+                server->situation_is_plain = true;
                 log_output(line_loading, sizeof(line_loading) - 1);
         }
         notify_status(server_status_line(server));
+        server_progress_begin(server, pause);
 }
 
 static void load_progressing(struct loader *loader) {
@@ -128,6 +130,7 @@ static void load_ready(struct loader *loader, const char *name) {
 
         /* The model is stored, and the line is out, before anybody goes on because of it. */
         snprintf(generation->model, sizeof(generation->model), "%s", name);
+        server_progress_end(server, true);
         status_ready(&server->status, name);
         log_output(line_ready, sizeof(line_ready) - 1);
         server_check_broadcast(server, gate_open(&generation->gate));
@@ -169,7 +172,8 @@ static void load_stopped(struct loader *loader) {
 
 /* A model's own lines go where the daemon's go, each whole. */
 static void load_said(struct loader *loader, bool error, const char *line, size_t len) {
-        (void)loader;
+        if (loader->loading)
+                server_progress_hear(container_of(loader, struct model_server, loader), progress_parse_line(line, len));
         log_foreign(error, line, len);
 }
 
@@ -179,6 +183,7 @@ static void load_reported(struct loader *loader, const char *status, uint64_t ex
         if (extend > 0)
                 notify_extend(MAX(extend, load_limit(server->options)));
         if (status) {
+                server_progress_hear(server, progress_parse_status(status));
                 server_set_situation(server, "Loading %s: %s", server_model_name(server), status);
                 server_queue_changed(&server->queue);
         }
@@ -187,6 +192,7 @@ static void load_reported(struct loader *loader, const char *status, uint64_t ex
 static void load_failed(struct loader *loader, int error, const char *reason) {
         struct model_server *server = container_of(loader, struct model_server, loader);
 
+        server_progress_end(server, false);
         status_failed(&server->status, reason);
         server_check_broadcast(server, gate_fail(&server_generation(server)->gate, reason));
         log_error("Loading failed: %s", reason);

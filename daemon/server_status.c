@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/bar.h"
 #include "common/number.h"
 #include "common/util.h"
 #include "daemon/notify.h"
@@ -10,6 +11,8 @@
 
 /* The status line is sent so often at the most. */
 #define FOLLOW_INTERVAL (500 * NSEC_PER_MSEC)
+
+#define SITUATION_MAX (sizeof(((struct model_server *)NULL)->situation) + sizeof(", ") + BAR_WORDS_MAX)
 
 const char *server_model_name(struct model_server *server) {
         const struct options *options = server->options;
@@ -20,16 +23,33 @@ const char *server_model_name(struct model_server *server) {
         return options->command ? options->command[0] : options->upstream;
 }
 
+/* How far the load is, behind what is said of it, once it was looked at. */
+static void add_progress(struct model_server *server, char situation[static SITUATION_MAX]) {
+        const struct status_expectation expectation = status_expectation(&server->status);
+        /* A server that says something itself says how far it is. */
+        const double fraction = server->situation_is_plain ? expectation.fraction : PROGRESS_UNKNOWN;
+        char words[BAR_WORDS_MAX];
+
+        if (server->progress.updated == 0 || bar_words(words, fraction, expectation.left) == 0)
+                snprintf(situation, SITUATION_MAX, "%s", server->situation);
+        else if (server->situation_is_plain)
+                snprintf(situation, SITUATION_MAX, "Loading %s, %s", server_model_name(server), words);
+        else
+                snprintf(situation, SITUATION_MAX, "%s, %s", server->situation, words);
+}
+
 const char *server_status_line(struct model_server *server) {
         const struct generation *generation = server_generation(server);
+        char situation[SITUATION_MAX];
         struct status_sums sums;
 
         status_sum(&server->status, &sums);
         if (server->stopping && sums.processing > 0)
                 snprintf(server->line, sizeof(server->line), "%s, %" PRIu64 " in flight", server->situation, sums.processing);
-        else if (!server->stopping && gate_state(&generation->gate) == GATE_PENDING && !generation_is_idle(generation))
-                snprintf(server->line, sizeof(server->line), "%s, %" PRIu64 " waiting", server->situation, sums.waiting);
-        else
+        else if (!server->stopping && gate_state(&generation->gate) == GATE_PENDING && !generation_is_idle(generation)) {
+                add_progress(server, situation);
+                snprintf(server->line, sizeof(server->line), "%s, %" PRIu64 " waiting", situation, sums.waiting);
+        } else
                 snprintf(server->line, sizeof(server->line), "%s", server->situation);
         return server->line;
 }
@@ -40,6 +60,7 @@ void server_set_situation(struct model_server *server, const char *format, ...) 
         va_start(arguments, format);
         vsnprintf(server->situation, sizeof(server->situation), format, arguments);
         va_end(arguments);
+        server->situation_is_plain = false;
         server->followed = timer_now();
 }
 

@@ -12,14 +12,24 @@
 #include "common/number.h"
 #include "common/util.h"
 #include "daemon/loop/timer.h"
+#include "daemon/model/progress.h"
+
+/* Seconds. */
+#define RETRY_MIN UINT64_C(1)
+#define RETRY_MAX UINT64_C(120)
 
 const uint64_t histogram_bounds[HISTOGRAM_BOUNDS] = {
         10 * NSEC_PER_MSEC, 100 * NSEC_PER_MSEC, 1 * NSEC_PER_SEC,   5 * NSEC_PER_SEC,   10 * NSEC_PER_SEC,   30 * NSEC_PER_SEC,
         60 * NSEC_PER_SEC,  120 * NSEC_PER_SEC,  300 * NSEC_PER_SEC, 600 * NSEC_PER_SEC, 1800 * NSEC_PER_SEC,
 };
 
+static uint64_t counter_get(const atomic_uint_fast64_t *from) {
+        return atomic_load_explicit(from, memory_order_relaxed);
+}
+
 int status_init(struct status *status, unsigned count, const struct gate *stop) {
         *status = (struct status){ .count = count, .started = timer_now(), .stop = stop };
+        status_expect(status, NULL);
         status->counters = aligned_alloc(_Alignof(struct status_counters), count * sizeof(*status->counters));
         if (!status->counters)
                 return -ENOMEM;
@@ -35,7 +45,16 @@ void status_deinit(struct status *status) {
         pthread_mutex_destroy(&status->mutex);
 }
 
+void status_expect(struct status *status, const struct progress *progress) {
+        const double fraction = progress ? progress->fraction : PROGRESS_UNKNOWN;
+
+        counter_set(&status->outlook.began, progress ? progress->began : 0);
+        counter_set(&status->outlook.due, progress ? progress->due : 0);
+        atomic_store_explicit(&status->outlook.permille, fraction >= 0 ? (int)(fraction * 1000 + 0.5) : -1, memory_order_relaxed);
+}
+
 static void begin_generation(struct status *status, unsigned generation, uint64_t load_began) {
+        status_expect(status, NULL);
         pthread_mutex_lock(&status->mutex);
         status->state = GATE_PENDING;
         status->generation = generation;
@@ -63,6 +82,7 @@ void status_attempt(struct status *status, unsigned attempt, const char *error) 
 }
 
 static void load_ended(struct status *status, enum gate_state state) {
+        status_expect(status, NULL);
         status->state = state;
         status->load_ended = timer_now();
         histogram_add(&status->loads, status->load_ended - status->load_began);
@@ -101,8 +121,31 @@ uint64_t status_load_time(struct status *status) {
         return time;
 }
 
-static uint64_t counter_get(const atomic_uint_fast64_t *counter) {
-        return atomic_load_explicit(counter, memory_order_relaxed);
+struct status_expectation status_expectation(const struct status *status) {
+        const uint64_t now = timer_now(), began = counter_get(&status->outlook.began), due = counter_get(&status->outlook.due);
+        const int permille = atomic_load_explicit(&status->outlook.permille, memory_order_relaxed);
+        struct status_expectation expectation = { PROGRESS_UNKNOWN, -1 };
+
+        if (due != 0)
+                expectation.left = due > now ? (int64_t)(due - now) : 0;
+        if (permille >= 0)
+                expectation.fraction = (double)permille / 1000;
+        else if (due > began && now >= began)
+                /* Nobody says how far it is, but how long it takes is known. */
+                expectation.fraction = MIN((double)(now - began) / (double)(due - began), PROGRESS_FRACTION_MAX);
+        return expectation;
+}
+
+unsigned status_retry_after(const struct status *status) {
+        const uint64_t now = timer_now(), began = counter_get(&status->outlook.began);
+        const int64_t left = status_expectation(status).left;
+        /* Before the end of a back-off there is no load that could end. */
+        uint64_t nsec = left >= 0 ? (uint64_t)left : began > now ? began - now : 0;
+        uint64_t seconds = nsec / NSEC_PER_SEC + (nsec % NSEC_PER_SEC != 0);
+
+        /* So that those who were told the same do not come at the same moment. */
+        seconds += seconds / 4 * (uint64_t)random() / RAND_MAX;
+        return (unsigned)MAX(RETRY_MIN, MIN(seconds, RETRY_MAX));
 }
 
 void status_sum(struct status *status, struct status_sums *sums) {
@@ -154,7 +197,8 @@ char *status_format(struct status *status) {
                 [GATE_OPEN] = "ready",
                 [GATE_FAILED] = "failed",
         };
-        uint64_t now = timer_now();
+        const struct status_expectation expectation = status_expectation(status);
+        const uint64_t now = timer_now();
         struct status_sums sums;
         json_t *json, *model, *error;
         char *text;
@@ -164,7 +208,7 @@ char *status_format(struct status *status) {
         model = status->state == GATE_OPEN ? status_text(status->model) : json_null();
         error = status->error[0] != '\0' ? status_text(status->error) : json_null();
         json = json_pack(
-                "{ss so sI sI so sI so sI sI sI sI sI so so ss sI}",
+                "{ss so sI sI so so so sI so sI sI sI sI sI so so ss sI}",
                 "status", gate_state(status->stop) != GATE_PENDING ? "stopping" :
                           is_idle(status)                          ? "idle" :
                                                                      names[status->state],
@@ -172,6 +216,8 @@ char *status_format(struct status *status) {
                 "generation", (json_int_t)status->generation,
                 "attempt", (json_int_t)status->attempt,
                 "load_s", json_seconds(load_time(status)),
+                "progress", expectation.fraction >= 0 ? json_real((double)(int)(expectation.fraction * 1000 + 0.5) / 1000) : json_null(),
+                "eta_s", expectation.left >= 0 ? json_seconds((uint64_t)expectation.left) : json_null(),
                 "waiting", (json_int_t)sums.waiting,
                 "oldest_wait_s", json_seconds(sums.oldest != 0 && now > sums.oldest ? now - sums.oldest : 0),
                 "processing", (json_int_t)sums.processing,
@@ -219,6 +265,21 @@ static void write_histogram(FILE *file, const char *name, const struct histogram
         }
         fprintf(file, "msd_%s_bucket{le=\"+Inf\"} %" PRIu64 "\nmsd_%s_sum %.9f\nmsd_%s_count %" PRIu64 "\n", name, total, name,
                 (double)sum / (double)NSEC_PER_SEC, name, total);
+}
+
+/* Gauges that are there only while somebody knows them. */
+static void write_outlook(FILE *file, const struct status *status) {
+        const struct status_expectation expectation = status_expectation(status);
+
+        if (expectation.fraction >= 0) {
+                write_head(file, "load_progress", "gauge", "How far the load is, 0 to 1; absent while that is not known.");
+                fprintf(file, "msd_load_progress %.3f\n", expectation.fraction);
+        }
+        if (expectation.left >= 0) {
+                write_head(file, "load_eta_seconds", "gauge",
+                           "Seconds until the load is expected to end; absent while that is not known.");
+                fprintf(file, "msd_load_eta_seconds %.3f\n", (double)expectation.left / (double)NSEC_PER_SEC);
+        }
 }
 
 static void write_responses(FILE *file, const struct status *status) {
@@ -288,6 +349,7 @@ char *status_format_metrics(struct status *status) {
         write_responses(file, status);
         write_bytes(file, status);
         write_histogram(file, "load_seconds", &loads, 0, 1, "Time that loads took, those that failed too.");
+        write_outlook(file, status);
         write_number(file, "generation", "gauge", generation, "The generation of the model, counted from 1.");
         write_number(file, "model_ready", "gauge", ready, "Whether the model is ready.");
         write_number(file, "model_idle", "gauge", idle, "Whether the model is idle: not loaded until a request needs it.");

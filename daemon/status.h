@@ -67,11 +67,19 @@ static inline void histogram_add(struct histogram *histogram, uint64_t nsec) {
         counter_add(&histogram->sum, (int64_t)nsec);
 }
 
+/* How far the load is: what of struct progress everybody may want. The main thread writes it, relaxed. */
+struct status_outlook {
+        atomic_uint_fast64_t began;             /* the attempt; in the future during a back-off */
+        atomic_uint_fast64_t due;               /* when the load is expected to end; 0: nobody knows */
+        atomic_int permille;                    /* as a source said; negative: none did */
+};
+
 struct status {
         struct status_counters *counters;       /* one a worker */
         unsigned count;
         uint64_t started;                       /* when the daemon began, nanoseconds of CLOCK_MONOTONIC */
         const struct gate *stop;                /* borrowed */
+        struct status_outlook outlook;
 
         pthread_mutex_t mutex;
         enum gate_state state;                  /* under `mutex`, from here on */
@@ -98,6 +106,20 @@ void status_loading(struct status *status, unsigned generation);
 void status_attempt(struct status *status, unsigned attempt, const char *error);
 void status_ready(struct status *status, const char *model);
 void status_failed(struct status *status, const char *error);
+
+/* How far the load is, from now on. NULL: nobody knows, as when a load begins or ends. */
+struct progress;
+void status_expect(struct status *status, const struct progress *progress);
+
+/* The same for who reads it: the fraction, 0 to 1, and the nanoseconds that are left; negative: nobody knows. */
+struct status_expectation {
+        double fraction;
+        int64_t left;
+};
+struct status_expectation status_expectation(const struct status *status);
+
+/* Seconds after which a request may find the model loaded: 1 to 120, for some a little more than for others. */
+unsigned status_retry_after(const struct status *status);
 
 /* How long the load has taken, so far or in all, in nanoseconds. */
 uint64_t status_load_time(struct status *status);

@@ -9,7 +9,7 @@
 #
 #   common/     includes common/ alone
 #   client/     includes common/ and client/
-#   daemon/     loop < net < model < status < queue < front < worker < loader, notify < server < main: a module includes
+#   daemon/     loop < net < model < status < queue < front < worker < loader, history, notify < server < main: a module includes
 #               itself and those below it. options is for server and main, log for queue and all above it, keys for
 #               server and main.
 #   queue, front  see of the model model.h and generation.h, never a backend
@@ -108,8 +108,8 @@ BEGIN {
     n = split("loop net model status queue front worker loader server main", order, " ")
     for (i = 1; i <= n; i++)
         rank[order[i]] = i
-    arrows = "loop < net < model < status < queue < front < worker < loader, notify < server < main"
-    rank["notify"] = rank["loader"]
+    arrows = "loop < net < model < status < queue < front < worker < loader, history, notify < server < main"
+    rank["notify"] = rank["history"] = rank["loader"]
     rank["options"] = rank["log"] = rank["keys"] = 0
     directory["loop"] = directory["net"] = directory["model"] = directory["queue"] = directory["front"] = 1
 }

@@ -450,6 +450,13 @@ void child_deinit(struct child *child) {
                 child_close(child);
 }
 
+const char *child_open_line(const struct child *child, bool error, size_t *len) {
+        const struct child_stream *stream = error ? &child->err : &child->out;
+
+        *len = stream->buffer ? stream->len : 0;
+        return stream->buffer;
+}
+
 void child_tail(const struct child *child, char *text, size_t size) {
         size_t n = 0;
 

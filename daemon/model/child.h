@@ -97,6 +97,9 @@ void child_kill(struct child *child);
 /* The last lines of standard error, on one line, separated by " / ". */
 void child_tail(const struct child *child, char *text, size_t size);
 
+/* What it has written of a line whose end is still to come, such as a progress bar, to standard output or standard error. */
+const char *child_open_line(const struct child *child, bool error, size_t *len);
+
 /* Calls `each` for every process of the tree. */
 void child_each_process(struct child *child, void (*each)(pid_t pid, void *data), void *data);
 

@@ -18,6 +18,7 @@
 
 struct generation;
 struct inference;
+struct progress;
 struct recipient;
 
 /* A request of HTTP: as its client sent it, with its body out of its framing. */
@@ -168,6 +169,7 @@ struct model_ops {
         void (*free)(struct model *model);
         int (*load)(struct model *model, struct reactor *reactor, struct generation *generation, struct load_events *events);
         bool (*progressed)(struct model *model);
+        void (*measure)(struct model *model, struct progress *progress);
         void (*unload)(struct model *model);
         bool (*stop)(struct model *model, struct load_events *events);
         void (*suspect)(struct model *model);
@@ -200,6 +202,12 @@ static inline int model_load(struct model *model, struct reactor *reactor, struc
 /* Whether the load that is under way has come further since it began, or since this was asked last. */
 static inline bool model_progressed(struct model *model) {
         return model->ops->progressed(model);
+}
+
+/* Tells how far the load that is under way is, as far as that can be seen from outside. */
+static inline void model_measure(struct model *model, struct progress *progress) {
+        if (model->ops->measure)
+                model->ops->measure(model, progress);
 }
 
 /* Ends what there is, a load that is under way too: its events are not called. */

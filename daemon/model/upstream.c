@@ -18,6 +18,8 @@
 #include "daemon/model/completion.h"
 #include "daemon/model/fetch.h"
 #include "daemon/model/generation.h"
+#include "daemon/model/progress.h"
+#include "daemon/model/reading.h"
 #include "daemon/model/upstream_session.h"
 
 #define PROBE_PAUSE (50 * NSEC_PER_MSEC)
@@ -49,6 +51,7 @@ struct upstream {
         struct text answer;
         char *warmup;
         char start_error[256];
+        struct reading reading;
         enum state state;
         bool stirred;           /* something was heard of it since that was asked last */
         uint64_t activity;
@@ -296,6 +299,7 @@ static void start_child(struct upstream *upstream) {
 
         upstream->state = LOADING;
         upstream->activity = 0;
+        reading_init(&upstream->reading);
         if (r != 0) {
                 snprintf(upstream->start_error, sizeof(upstream->start_error), "Cannot start %s: %s: %s",
                          upstream->options.command[0], upstream->target.socket,
@@ -396,6 +400,31 @@ static bool upstream_progressed(struct model *model) {
         return progressed;
 }
 
+static void add_reading(pid_t pid, void *data) {
+        reading_add(data, pid);
+}
+
+/* From outside: what its processes have read, and lines without an end, which are drawn as the load goes on. */
+static void upstream_measure(struct model *model, struct progress *progress) {
+        struct upstream *upstream = upstream_of(model);
+        const uint64_t now = timer_now();
+        uint64_t read, size;
+
+        if (!upstream->reactor || upstream->state != LOADING || !child_is_there(&upstream->child))
+                return;
+        for (unsigned error = 0; error < 2; error++) {
+                size_t len;
+                const char *line = child_open_line(&upstream->child, error, &len);
+
+                progress_hear(progress, PROGRESS_SAID, progress_parse_line(line, len), now);
+                progress_hear(progress, PROGRESS_DOTS, progress_parse_dots(line, len), now);
+        }
+        reading_begin(&upstream->reading);
+        child_each_process(&upstream->child, add_reading, &upstream->reading);
+        if (reading_end(&upstream->reading, &read, &size))
+                progress_hear(progress, PROGRESS_READ, (double)read / (double)size, now);
+}
+
 static void upstream_unload(struct model *model) {
         struct upstream *upstream = upstream_of(model);
 
@@ -461,6 +490,7 @@ static const struct model_ops upstream_ops = {
         .free = upstream_free,
         .load = upstream_load,
         .progressed = upstream_progressed,
+        .measure = upstream_measure,
         .unload = upstream_unload,
         .stop = upstream_stop,
         .suspect = upstream_suspect,

@@ -1,0 +1,70 @@
+#include <stdlib.h>
+
+#include "common/number.h"
+#include "common/util.h"
+#include "daemon/notify.h"
+#include "daemon/server_inner.h"
+
+/* How often a load that is under way is looked at. */
+#define MEASURE_INTERVAL NSEC_PER_SEC
+
+/* What is loaded, as far as its time depends on it. */
+static uint64_t load_key(const struct options *options) {
+        const char *const where[] = { options->upstream, options->model, NULL };
+        uint64_t key = history_key(HISTORY_KEY, where);
+
+        return options->command ? history_key(key, (const char *const *)options->command) : key;
+}
+
+static void measure_later(struct model_server *server) {
+        reactor_set_timer(&server->reactor, &server->measure, MAX(timer_now(), server->progress.began) + MEASURE_INTERVAL);
+}
+
+static void measure_due(struct timer *timer) {
+        struct model_server *server = container_of(timer, struct model_server, measure);
+
+        model_measure(server->model, &server->progress);
+        progress_update(&server->progress, timer_now());
+        status_expect(&server->status, &server->progress);
+        if (server->queue.changed)
+                server->queue.changed(&server->queue);
+        measure_later(server);
+}
+
+void server_progress_init(struct model_server *server) {
+        timer_init(&server->measure, measure_due);
+        history_init(&server->history, server->options->upstream ? getenv("STATE_DIRECTORY") : NULL);
+}
+
+void server_progress_deinit(struct model_server *server) {
+        history_deinit(&server->history);
+}
+
+void server_progress_begin(struct model_server *server, uint64_t pause) {
+        /* The simulated model knows how long it takes. */
+        struct progress_earlier earlier = { .total = server->options->load_time };
+
+        if (server->options->upstream)
+                earlier = history_find(&server->history, load_key(server->options));
+        progress_begin(&server->progress, &earlier, timer_now() + pause);
+        status_expect(&server->status, &server->progress);
+        /* There is nothing to measure of the simulated model: who reads the status sees its time pass. */
+        if (server->options->upstream || server->queue.changed)
+                measure_later(server);
+}
+
+void server_progress_hear(struct model_server *server, double fraction) {
+        progress_hear(&server->progress, PROGRESS_SAID, fraction, timer_now());
+}
+
+void server_progress_end(struct model_server *server, bool succeeded) {
+        struct progress_earlier earlier;
+
+        timer_clear(&server->measure);
+        if (succeeded && server->options->upstream && server->progress.began > 0) {
+                progress_end(&server->progress, timer_now(), &earlier);
+                history_add(&server->history, load_key(server->options), &earlier);
+        }
+        server->progress = (struct progress)PROGRESS_NULL;
+        status_expect(&server->status, NULL);
+}
