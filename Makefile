@@ -167,7 +167,11 @@ UNIT_listener := daemon/front/listener daemon/log common/printable daemon/loop/r
 UNIT_http := daemon/net/http daemon/net/http_forward daemon/net/http_body common/number
 UNIT_loader := daemon/loader daemon/model/generation daemon/loop/gate $(UNIT_sim)
 UNIT_log := daemon/log common/printable
-UNIT_child := daemon/model/child daemon/loop/reactor daemon/loop/timer common/user
+UNIT_reaper := daemon/loop/reaper daemon/loop/reactor daemon/loop/timer
+UNIT_process := daemon/model/process
+UNIT_owner := daemon/model/owner daemon/model/process
+UNIT_tree := daemon/model/tree $(UNIT_owner) $(UNIT_reaper)
+UNIT_child := daemon/model/child common/user $(UNIT_tree)
 MODEL_HTTP := daemon/net/http daemon/net/http_forward daemon/net/http_body daemon/net/socket daemon/loop/reactor daemon/loop/timer \
 	common/address common/json common/number
 UNIT_fetch := daemon/model/fetch daemon/model/resolver daemon/model/completion $(MODEL_HTTP)
@@ -177,7 +181,7 @@ UNIT_progress := daemon/model/progress daemon/model/progress_parse
 UNIT_reading := daemon/model/reading
 UNIT_history := daemon/history common/number
 UNIT_bar := common/bar common/number
-UNIT_upstream := daemon/model/upstream daemon/model/child daemon/model/reading $(UNIT_progress) common/user $(UNIT_upstream_session)
+UNIT_upstream := daemon/model/upstream daemon/model/reading $(UNIT_child) $(UNIT_progress) $(UNIT_upstream_session)
 
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/*.c))
 SYSTEM_TESTS := $(patsubst tests/system/%.c,$(BUILD)/tests/system/%,$(wildcard tests/system/*.c))

@@ -107,6 +107,12 @@ static void model_alive(struct load_events *events) {
         loader->alive(loader);
 }
 
+static void model_held(struct load_events *events, const char *processes) {
+        struct loader *loader = container_of(events, struct loader, events);
+
+        loader->held(loader, processes);
+}
+
 static void model_stopped(struct load_events *events) {
         struct loader *loader = container_of(events, struct loader, events);
 
@@ -141,6 +147,7 @@ void loader_init(struct loader *loader, struct reactor *reactor, struct model *m
                         .failed = attempt_failed,
                         .lost = model_lost,
                         .alive = model_alive,
+                        .held = model_held,
                         .stopped = model_stopped,
                         .said = model_said,
                         .reported = model_reported,

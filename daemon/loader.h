@@ -37,6 +37,7 @@ struct loader {
         /* The rest is what struct load_events has. */
         void (*lost)(struct loader *loader, enum loss how, const char *reason);
         void (*alive)(struct loader *loader);
+        void (*held)(struct loader *loader, const char *processes);
         void (*stopped)(struct loader *loader);
         void (*said)(struct loader *loader, bool error, const char *line, size_t len);
         void (*reported)(struct loader *loader, const char *status, uint64_t extend);

@@ -59,6 +59,7 @@ const char options_help[] =
         "  --max-tokens N             length of an answer (what the server has)\n"
         "  --upstream-host HOST       Host field that it gets (the client's own)\n"
         "  --upstream-key-file FILE   bearer key for msd's own requests to it\n"
+        "  --stop-timeout D           time from SIGTERM to SIGKILL, for all its processes (10s)\n"
         "\n"
         "  --quiet                    leave out the lines \"Processing request ID\"\n"
         "  --version                  print the version\n"
@@ -130,6 +131,7 @@ static const struct {
         { "max-prompt-memory", OPTION_NUMBER, FIELD(max_prompt_memory), 0, INT64_MAX },
         { "request-timeout", OPTION_DURATION, FIELD(request_timeout), 0, 0 },
         { "drain-timeout", OPTION_DURATION, FIELD(drain_timeout), 0, 0 },
+        { "stop-timeout", OPTION_DURATION, FIELD(stop_timeout), 0, 0 },
         { "json-keepalive", OPTION_DURATION, FIELD(json_keepalive), 0, 0 },
         { "head-timeout", OPTION_DURATION, FIELD(head_timeout), 0, 0 },
         { "client-idle-timeout", OPTION_DURATION, FIELD(client_idle_timeout), 0, 0 },
@@ -279,6 +281,7 @@ int options_parse(struct options *options, int argc, char **argv, char *error_te
                 .inference_time = 100 * NSEC_PER_MSEC,
                 .stall_timeout = 300 * NSEC_PER_SEC,
                 .drain_timeout = 30 * NSEC_PER_SEC,
+                .stop_timeout = 10 * NSEC_PER_SEC,
                 .head_timeout = 30 * NSEC_PER_SEC,
                 .client_idle_timeout = 600 * NSEC_PER_SEC,
                 .max_waiting = 1048576,

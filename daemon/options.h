@@ -45,6 +45,7 @@ struct options {
         uint64_t stall_timeout;         /* 0: none */
         uint64_t request_timeout;       /* 0: none */
         uint64_t drain_timeout;
+        uint64_t stop_timeout;
         uint64_t stream_keepalive;      /* 0: none */
         uint64_t json_keepalive;        /* 0: none */
         uint64_t head_timeout;          /* 0: none */

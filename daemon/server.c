@@ -32,11 +32,14 @@ static void signal_stop(struct model_server *server) {
 }
 
 static void begin_stopping(struct model_server *server, const char *situation) {
+        const struct options *options = server->options;
+
         server->stopping = true;
         loader_stop(&server->loader);
         server_progress_end(server, false);
         server_set_situation(server, "%s", situation);
-        notify_stopping(server_status_line(server), server->options->drain_timeout + EXTEND_MARGIN);
+        notify_stopping(server_status_line(server), options->drain_timeout + (options->command ? options->stop_timeout : 0) +
+                                                            EXTEND_MARGIN);
         log_info("%s", server->line);
         reactor_set_timer(&server->reactor, &server->drain, timer_now() + server->options->drain_timeout);
 }
@@ -238,6 +241,7 @@ void model_server_hold_signals(void) {
 
         fill_signals(&signals);
         (void)sigprocmask(SIG_BLOCK, &signals, NULL);
+        reaper_hold_signals();
 }
 
 static int watch_signals(struct model_server *server) {
@@ -269,10 +273,17 @@ int model_server_init(struct model_server *server, const struct options *options
                 .inference_time = options->inference_time,
                 .failure = options->load_failure,
         };
+        /* First: msd raises its own limit below. */
+        const struct rlimit descriptors = server_given_descriptors();
         const struct upstream_options upstream = {
                 .url = options->upstream,
                 .command = options->command,
-                .owner = server->place,
+                .child = {
+                        .reaper = &server->reaper,
+                        .place = server->place,
+                        .stop_timeout = options->stop_timeout,
+                        .descriptors = descriptors,
+                },
                 .model = options->model,
                 .health_path = options->health_path,
                 .ready_line = options->ready_line,
@@ -298,6 +309,7 @@ int model_server_init(struct model_server *server, const struct options *options
                 .options = options,
                 .reactor = { .epoll = -1 },
                 .mailbox = MAILBOX_NULL,
+                .reaper = REAPER_NULL,
                 .signals = WATCH_NULL,
                 .stop = { .fd = -1 },
                 .socket = *socket,
@@ -366,6 +378,8 @@ int model_server_init(struct model_server *server, const struct options *options
         r = reactor_init(&server->reactor);
         if (r == 0)
                 r = watch_signals(server);
+        if (r == 0)
+                r = reaper_init(&server->reaper, &server->reactor);
         if (r == 0)
                 r = mailbox_init(&server->mailbox, &server->reactor, server_deliver);
         if (r == 0)
@@ -439,6 +453,7 @@ void model_server_deinit(struct model_server *server) {
         status_deinit(&server->status);
         gate_deinit(&server->stop);
         mailbox_deinit(&server->mailbox);
+        reaper_deinit(&server->reaper);
         reactor_unwatch(&server->signals);
         server->signals.fd = util_close(server->signals.fd);
         reactor_deinit(&server->reactor);

@@ -16,6 +16,7 @@
 #include "daemon/loader.h"
 #include "daemon/loop/gate.h"
 #include "daemon/loop/mailbox.h"
+#include "daemon/loop/reaper.h"
 #include "daemon/model/progress.h"
 #include "daemon/options.h"
 #include "daemon/queue/lane.h"
@@ -32,6 +33,7 @@ struct model_server {
         const struct options *options;          /* borrowed */
         struct reactor reactor;                 /* the main thread's */
         struct mailbox mailbox;
+        struct reaper reaper;
         struct watch signals;
         struct gate stop;
         struct listener_socket socket;

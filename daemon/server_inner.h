@@ -12,6 +12,8 @@
  */
 
 #include "common/util.h"
+#include <sys/resource.h>
+
 #include "daemon/server.h"
 
 /* What the workers' threads tell the main thread. */
@@ -116,6 +118,9 @@ void server_follow_due(struct timer *timer);
 /* server_limits.c */
 
 unsigned server_count_threads(const struct options *options);
+
+/* The limit of descriptors as msd was started with it: before it is raised. */
+struct rlimit server_given_descriptors(void);
 
 /* How many descriptors there may be: the limit, raised to its hard maximum. */
 uint64_t server_limit_descriptors(void);

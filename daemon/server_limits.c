@@ -35,6 +35,13 @@ static uint64_t count_descriptors(void) {
         return n;
 }
 
+struct rlimit server_given_descriptors(void) {
+        struct rlimit limit = { 0 };
+
+        (void)getrlimit(RLIMIT_NOFILE, &limit);
+        return limit;
+}
+
 uint64_t server_limit_descriptors(void) {
         struct rlimit limit;
 

@@ -166,6 +166,24 @@ static void load_alive(struct loader *loader) {
         worker_group_resume(&container_of(loader, struct model_server, loader)->workers);
 }
 
+static void load_held(struct loader *loader, const char *processes) {
+        struct model_server *server = container_of(loader, struct model_server, loader);
+
+        if (server->stopping) {
+                log_error("Not waiting for processes of the model, which do not end, not even of SIGKILL: %s", processes);
+                server->failed = true;
+                return;
+        }
+        if (!loader->loading) {
+                log_warning("Processes of the model do not end, not even of SIGKILL: %s", processes);
+                return;
+        }
+        server_set_situation(server, "Loading waits for processes of the model before, which do not end, not even of SIGKILL: %s",
+                             processes);
+        log_warning("%s", server->situation);
+        notify_status(server_status_line(server));
+}
+
 static void load_stopped(struct loader *loader) {
         reactor_stop(&container_of(loader, struct model_server, loader)->reactor);
 }
@@ -213,6 +231,7 @@ void server_init_loader(struct model_server *server, const struct loader_options
         server->loader.failed = load_failed;
         server->loader.lost = load_lost;
         server->loader.alive = load_alive;
+        server->loader.held = load_held;
         server->loader.stopped = load_stopped;
         server->loader.said = load_said;
         server->loader.reported = load_reported;

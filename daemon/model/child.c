@@ -1,7 +1,5 @@
 #include "daemon/model/child.h"
 
-#include <ctype.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -11,7 +9,6 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -20,31 +17,11 @@
 #include "common/user.h"
 #include "common/util.h"
 
-#define KILL_AFTER (5 * NSEC_PER_SEC)
-
 /* A descriptor that is said to be readable so often in a row, and is not, is broken. */
 #define VAIN_MAX 100
 
-/* In the environment of the child and all that it starts: whose they are. */
-#define OWNER_VARIABLE "MSD_OWNER"
-#define OWNER_MAX 4200
-
-static void kill_due(struct timer *timer) {
-        child_kill(container_of(timer, struct child, kill));
-}
-
-void child_init(struct child *child, struct reactor *reactor, const struct child_events *events, const char *owner) {
-        *child = (struct child){
-                .reactor = reactor,
-                .events = events,
-                .owner = owner,
-                .process = WATCH_NULL,
-                .out = { .watch = WATCH_NULL },
-                .err = { .watch = WATCH_NULL },
-                .notify = WATCH_NULL,
-        };
-        timer_init(&child->kill, kill_due);
-}
+/* Reads of one pipe in a turn: all that it holds, and not for ever what comes meanwhile. */
+#define READS_MAX 64
 
 static void unwatch_and_close(struct watch *watch) {
         reactor_unwatch(watch);
@@ -59,14 +36,12 @@ static void stream_close(struct child_stream *stream) {
 }
 
 static void child_close(struct child *child) {
-        unwatch_and_close(&child->process);
+        reaper_remove(&child->process);
         unwatch_and_close(&child->notify);
         stream_close(&child->out);
         stream_close(&child->err);
-        timer_clear(&child->kill);
         child->notify_vain = 0;
-        child->stopping = false;
-        child->pid = 0;
+        child->process.pid = 0;
 }
 
 static void say(struct child *child, struct child_stream *stream, const char *line, size_t len) {
@@ -100,7 +75,7 @@ static bool is_heard(struct child *child, unsigned *vain) {
 
 /* Returns false at its end. */
 static bool stream_read(struct child *child, struct child_stream *stream) {
-        for (;;) {
+        for (unsigned reads = 0; reads < READS_MAX; reads++) {
                 ssize_t n = read(stream->watch.fd, stream->buffer + stream->len, CHILD_LINE_MAX - stream->len);
                 size_t start = 0;
                 char *end;
@@ -127,6 +102,7 @@ static bool stream_read(struct child *child, struct child_stream *stream) {
                 memmove(stream->buffer, stream->buffer + start, stream->len - start);
                 stream->len -= start;
         }
+        return true;
 }
 
 static void out_ready(struct watch *watch, uint32_t events) {
@@ -196,81 +172,77 @@ static void notify_ready(struct watch *watch, uint32_t events) {
                 reactor_unwatch(watch);
 }
 
-static void process_ended(struct watch *watch, uint32_t events) {
-        struct child *child = container_of(watch, struct child, process);
-        struct child_end end = { .was_stopped = child->stopping };
-        siginfo_t info = { 0 };
-        char how[64];
+/* What was written before an end is heard before it. */
+static void read_rest(struct child *child) {
+        if (child->out.watch.reactor)
+                (void)stream_read(child, &child->out);
+        if (child->err.watch.reactor)
+                (void)stream_read(child, &child->err);
+}
 
-        (void)events;
-        /* What it started is to end with it, and what it said last to be heard. The pid stays its own until it is reaped. */
-        (void)kill(-child->pid, SIGKILL);
-        (void)stream_read(child, &child->out);
-        (void)stream_read(child, &child->err);
-        if (waitid(P_PID, (id_t)child->pid, &info, WEXITED) < 0)
-                snprintf(how, sizeof(how), "It has ended");
-        else if (info.si_code == CLD_EXITED)
-                snprintf(how, sizeof(how), "It exited with status %d", info.si_status);
+static void process_ended(struct reaper_child *process, const siginfo_t *info) {
+        struct child *child = container_of(process, struct child, process);
+        bool was_stopped = child->tree.stopping;
+
+        read_rest(child);
+        if (info->si_code == CLD_EXITED)
+                snprintf(child->how, sizeof(child->how), "It exited with status %d", info->si_status);
         else
-                snprintf(how, sizeof(how), "It was killed by SIG%s", sigabbrev_np(info.si_status));
-        end.how = how;
-        end.was_killed = !child->stopping && (info.si_code == CLD_KILLED) && (info.si_status == SIGKILL || info.si_status == SIGTERM);
-        child->events->exited(child, &end);
+                snprintf(child->how, sizeof(child->how), "It was killed by SIG%s", sigabbrev_np(info->si_status));
+        child->end = (struct child_end){
+                .was_stopped = was_stopped,
+                .was_killed = !was_stopped && info->si_code != CLD_EXITED &&
+                              (info->si_status == SIGKILL || info->si_status == SIGTERM),
+                .how = child->how,
+        };
+        child->process.pid = child->tree.root = 0;
+        tree_stop(&child->tree, child->options.stop_timeout);
+        child->events->exited(child, &child->end);
+}
+
+static void tree_gone(struct tree *tree) {
+        struct child *child = container_of(tree, struct child, tree);
+
+        read_rest(child);
         child_close(child);
-        child->events->ended(child, &end);
+        child->events->ended(child, &child->end);
 }
 
-/* Of a file of /proc, or nothing. Returns its length. */
-static size_t read_file(const char *path, char *text, size_t size) {
-        _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
-        ssize_t n = fd < 0 ? 0 : read(fd, text, size - 1);
+static void tree_held(struct tree *tree, const char *processes) {
+        struct child *child = container_of(tree, struct child, tree);
 
-        text[MAX(n, 0)] = '\0';
-        return (size_t)MAX(n, 0);
+        child->events->held(child, processes);
 }
 
-/* Calls `found` for every process of the system. */
-static void each_process(void (*found)(pid_t pid, void *data), void *data) {
-        DIR *directory = opendir("/proc");
-        struct dirent *entry;
+static const struct tree_events tree_events = { .gone = tree_gone, .held = tree_held };
 
-        if (!directory)
-                return;
-        while ((entry = readdir(directory)))
-                if (isdigit((unsigned char)entry->d_name[0]))
-                        found((pid_t)atoi(entry->d_name), data);
-        closedir(directory);
-}
-
-enum { FOREIGN, OURS, UNKNOWN };
-
-/* Whose process `pid` is, as its environment says: one that ends or has ended has none any more. */
-static int whose(pid_t pid, const char *owner) {
-        char path[64], text[131072];
-        size_t n;
-
-        snprintf(path, sizeof(path), "/proc/%d/environ", (int)pid);
-        n = read_file(path, text, sizeof(text));
-        for (const char *p = text; p < text + n; p += strlen(p) + 1)
-                if (strcmp(p, owner) == 0)
-                        return OURS;
-        return n > 0 ? FOREIGN : UNKNOWN;
-}
-
-static void kill_if_left(pid_t pid, void *data) {
-        if (whose(pid, data) == OURS)
-                (void)kill(pid, SIGKILL);
-}
-
-static void owner_variable(const struct child *child, char variable[static OWNER_MAX]) {
-        snprintf(variable, OWNER_MAX, OWNER_VARIABLE "=%s", child->owner);
+void child_init(struct child *child, struct reactor *reactor, const struct child_events *events,
+                const struct child_options *options) {
+        *child = (struct child){
+                .reactor = reactor,
+                .events = events,
+                .options = *options,
+                .process = { .ended = process_ended },
+                .end = { .how = child->how },
+                .out = { .watch = WATCH_NULL },
+                .err = { .watch = WATCH_NULL },
+                .notify = WATCH_NULL,
+        };
+        owner_format(child->owner, options->place);
+        tree_init(&child->tree, reactor, &tree_events, child->owner, options->reaper->adopts_strangers);
 }
 
 bool child_has_left(const struct child *child, const struct ucred *process) {
-        char owner[OWNER_MAX];
+        struct process found;
+        enum owner owner;
 
-        owner_variable(child, owner);
-        return process->uid == geteuid() && whose(process->pid, owner) != FOREIGN;
+        /* Of another PID namespace the kernel tells no pid. */
+        if (process->pid <= 0 || process->uid != geteuid())
+                return false;
+        if (process_read(process->pid, &found) < 0 || found.exiting || process_has_ended(&found))
+                return true;
+        owner = owner_of(process->pid, child->owner);
+        return owner == OWNER_SELF || owner == OWNER_DEAD;
 }
 
 /* A socket of the child's own, in the abstract namespace under a name that the kernel chooses, unix(7). */
@@ -321,8 +293,8 @@ static char **make_environment(char *notify, char *owner) {
 }
 
 /* After fork(2). What fails is written to `failed`, which execve(2) closes. */
-__attribute__((noreturn)) static void run(char *const *argv, char *const *environment, pid_t parent, int null, int out,
-                                          int err, int failed) {
+__attribute__((noreturn)) static void run(const struct child *child, char *const *argv, char *const *environment, pid_t parent,
+                                          int null, int out, int err, int failed) {
         sigset_t none;
         int error;
 
@@ -330,6 +302,9 @@ __attribute__((noreturn)) static void run(char *const *argv, char *const *enviro
         (void)sigprocmask(SIG_SETMASK, &none, NULL);
         (void)signal(SIGPIPE, SIG_DFL);
         (void)setpgid(0, 0);
+        /* msd raises its own, and programs that go through all descriptors take a large limit badly. */
+        if (child->options.descriptors.rlim_max > 0)
+                (void)setrlimit(RLIMIT_NOFILE, &child->options.descriptors);
         /* Of libraries it is not known whether each of their descriptors is close-on-exec. */
         (void)close_range(3, UINT32_MAX, CLOSE_RANGE_CLOEXEC);
         /* It dies with the daemon, also with one that died before this was asked for: prctl(2). */
@@ -353,15 +328,14 @@ static int stream_open(struct child *child, struct child_stream *stream, int fd,
 
 int child_start(struct child *child, char *const *argv) {
         _cleanup_close_ int out = -1, err = -1, failed = -1, null = -1;
-        char notify[64], owner[OWNER_MAX];
+        char notify[64], owner[sizeof(OWNER_VARIABLE) + OWNER_MAX];
         char **environment;
         int pipes[3][2], error = 0, r;
+        pid_t parent, pid;
         ssize_t n;
-        pid_t pid;
 
         memset(child->tail, 0, sizeof(child->tail));
-        owner_variable(child, owner);
-        each_process(kill_if_left, owner);
+        snprintf(owner, sizeof(owner), OWNER_VARIABLE "=%s", child->owner);
 
         for (unsigned i = 0; i < 3; i++)
                 if (pipe2(pipes[i], O_CLOEXEC) < 0) {
@@ -397,57 +371,59 @@ int child_start(struct child *child, char *const *argv) {
                 return r;
         }
 
-        pid = getpid();
-        child->pid = fork();
-        if (child->pid == 0)
-                run(argv, environment, pid, null, out, err, pipes[2][1]);
+        parent = getpid();
+        pid = fork();
+        if (pid == 0)
+                run(child, argv, environment, parent, null, out, err, pipes[2][1]);
         error = errno;
         free(environment);
         close(pipes[2][1]);
-        if (child->pid < 0) {
+        if (pid < 0) {
                 child_close(child);
                 return -error;
         }
         /* In both, so that it is done when either goes on. */
-        (void)setpgid(child->pid, child->pid);
+        (void)setpgid(pid, pid);
 
         n = UTIL_RETRY(read(failed, &error, sizeof(error)));
         if (n == sizeof(error)) {
-                (void)waitpid(child->pid, NULL, 0);
+                (void)waitpid(pid, NULL, 0);
                 child_close(child);
                 return -error;
         }
-        child->process.fd = (int)syscall(SYS_pidfd_open, child->pid, 0);
-        r = child->process.fd < 0 ?
-                    -errno :
-                    reactor_watch(child->reactor, &child->process, child->process.fd, EPOLLIN, process_ended);
-        if (r < 0)
-                child_deinit(child);
-        return r;
+        child->process.pid = child->tree.root = pid;
+        reaper_add(child->options.reaper, &child->process);
+        return 0;
+}
+
+bool child_clear(struct child *child) {
+        child->how[0] = '\0';
+        child->end = (struct child_end){ .how = child->how };
+        return tree_stop_left_overs(&child->tree, child->options.stop_timeout);
 }
 
 void child_kill(struct child *child) {
-        if (child->pid > 0) {
-                child->stopping = true;
-                (void)kill(-child->pid, SIGKILL);
-        }
+        if (child_is_there(child))
+                tree_stop(&child->tree, 0);
 }
 
 void child_stop(struct child *child) {
-        if (child->pid <= 0 || timer_is_set(&child->kill))
-                return;
-        child->stopping = true;
-        (void)kill(-child->pid, SIGTERM);
-        reactor_set_timer(child->reactor, &child->kill, timer_now() + KILL_AFTER);
+        if (child_is_there(child))
+                tree_stop(&child->tree, child->options.stop_timeout);
+}
+
+void child_stop_last(struct child *child) {
+        child->tree.is_last = true;
+        child_stop(child);
 }
 
 void child_deinit(struct child *child) {
-        if (child->pid > 0) {
-                child_kill(child);
-                (void)waitpid(child->pid, NULL, 0);
-        }
-        if (child->reactor)
-                child_close(child);
+        if (!child->reactor)
+                return;
+        tree_deinit(&child->tree);
+        if (child->process.pid > 0)
+                (void)waitpid(child->process.pid, NULL, WNOHANG);
+        child_close(child);
 }
 
 const char *child_open_line(const struct child *child, bool error, size_t *len) {
@@ -469,52 +445,25 @@ void child_tail(const struct child *child, char *text, size_t size) {
         }
 }
 
-struct group {
-        pid_t group;
-        void (*each)(pid_t pid, void *data);
-        void *data;
-};
-
-/* Reads what stands behind the name in /proc/PID/stat; the name, in parentheses, may have anything in it: proc(5). */
-static const char *read_stat(pid_t pid, char *text, size_t size) {
-        char path[64];
-        const char *p;
-
-        snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-        (void)read_file(path, text, size);
-        p = strrchr(text, ')');
-        return p ? p + 1 : "";
-}
-
-static void if_of_group(pid_t pid, void *data) {
-        struct group *group = data;
-        char text[1024];
-        int number;
-
-        if (sscanf(read_stat(pid, text, sizeof(text)), " %*c %*d %d", &number) == 1 && number == group->group)
-                group->each(pid, group->data);
-}
-
 void child_each_process(struct child *child, void (*each)(pid_t pid, void *data), void *data) {
-        struct group group = { child->pid, each, data };
-
-        if (child->pid > 0)
-                each_process(if_of_group, &group);
+        if (!child_is_there(child))
+                return;
+        (void)tree_look(&child->tree);
+        for (size_t i = 0; i < child->tree.count; i++)
+                each(child->tree.members[i].process.id.pid, data);
 }
 
 static void add_usage(pid_t pid, void *data) {
         struct child_usage *usage = data;
-        uint64_t ticks[4], read, written, disk;
-        char path[64], text[1024];
+        uint64_t read, written, disk;
+        struct process process;
+        char text[512];
 
-        if (sscanf(read_stat(pid, text, sizeof(text)),
-                   " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64, &ticks[0],
-                   &ticks[1], &ticks[2], &ticks[3]) != 4)
+        if (process_read(pid, &process) < 0)
                 return;
         usage->processes++;
-        usage->processor += (ticks[0] + ticks[1] + ticks[2] + ticks[3]) * (NSEC_PER_SEC / (uint64_t)sysconf(_SC_CLK_TCK));
-        snprintf(path, sizeof(path), "/proc/%d/io", (int)pid);
-        (void)read_file(path, text, sizeof(text));
+        usage->processor += process.processor;
+        (void)process_read_file(pid, "io", text, sizeof(text));
         if (sscanf(text, "rchar: %" SCNu64 " wchar: %" SCNu64 " syscr: %*u syscw: %*u read_bytes: %" SCNu64, &read, &written,
                    &disk) != 3)
                 return;

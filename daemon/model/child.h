@@ -5,10 +5,14 @@
  */
 
 #include <stdbool.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/types.h>
 
 #include "daemon/loop/reactor.h"
+#include "daemon/loop/reaper.h"
+#include "daemon/model/owner.h"
+#include "daemon/model/tree.h"
 
 struct child;
 
@@ -36,8 +40,17 @@ struct child_events {
         void (*notified)(struct child *child, const char *assignment);
         /* The process that msd started has ended. Others of its tree may live: they are being stopped. */
         void (*exited)(struct child *child, const struct child_end *end);
-        /* The last process of the tree is gone. The next child_start() is allowed. */
+        /* The last process of the tree is gone, or what child_clear() has found. The next child_start() is allowed. */
         void (*ended)(struct child *child, const struct child_end *end);
+        /* SIGKILL did not end these processes, here in words: once a minute. */
+        void (*held)(struct child *child, const char *processes);
+};
+
+struct child_options {
+        struct reaper *reaper;                  /* borrowed, and outlives it */
+        const char *place;                      /* borrowed: the same for every msd that serves there, and for no other */
+        uint64_t stop_timeout;                  /* nanoseconds from SIGTERM to SIGKILL */
+        struct rlimit descriptors;              /* what it gets; all zero: what msd has */
 };
 
 #define CHILD_LINE_MAX 2048
@@ -54,42 +67,50 @@ struct child_stream {
 struct child {
         struct reactor *reactor;
         const struct child_events *events;
-        const char *owner;                      /* borrowed: tells the daemon's children from those of others */
-        bool stopping;                          /* by child_stop() or child_kill() */
-        pid_t pid;                              /* and the process group; 0: there is none */
-        struct watch process;
+        struct child_options options;
+        struct reaper_child process;            /* and the process group; its pid is 0: there is none */
+        struct tree tree;
+        struct child_end end;
+        char how[64];
         struct child_stream out;
         struct child_stream err;
         struct watch notify;
         unsigned notify_vain;
-        struct timer kill;
         char tail[CHILD_TAIL_LINES][256];       /* the last lines of standard error */
         unsigned tail_next;
+        char owner[OWNER_MAX];                  /* tells the processes of this msd from those of others */
 };
 
-void child_init(struct child *child, struct reactor *reactor, const struct child_events *events, const char *owner);
+void child_init(struct child *child, struct reactor *reactor, const struct child_events *events,
+                const struct child_options *options);
 
-/* Kills what there is, and waits for that. */
+/* Kills what there is, and waits for that a few seconds at the most. */
 void child_deinit(struct child *child);
 
 /*
- * Starts the program that `argv` names, looked for in $PATH, after a group that an earlier daemon of the same owner left
- * was killed. It gets $NOTIFY_SOCKET. Returns 0, or -errno: that of execve(2) too.
+ * Ends what dead msds of the same place have left. Returns whether there is something to wait for, until `ended`; then
+ * child_start() is not allowed yet.
  */
+bool child_clear(struct child *child);
+
+/* Starts the program that `argv` names, looked for in $PATH. It gets $NOTIFY_SOCKET. Returns 0, or -errno: that of execve(2) too. */
 int child_start(struct child *child, char *const *argv);
 
 /*
- * Whether `process`, which the kernel has told of, is one that this child or an earlier one of the same owner has started:
+ * Whether `process`, which the kernel has told of, is one that this child or a dead msd of the same place has started:
  * also when it is about to end, or has just ended.
  */
 bool child_has_left(const struct child *child, const struct ucred *process);
 
 static inline bool child_is_there(const struct child *child) {
-        return child->pid > 0;
+        return child->process.pid > 0 || child->tree.stopping;
 }
 
-/* Asks the whole group to end, SIGTERM, and after five seconds SIGKILL. Harmless without one. */
+/* Asks the whole tree to end, SIGTERM, and after `stop_timeout` SIGKILL. Harmless without one. */
 void child_stop(struct child *child);
+
+/* The same where msd ends behind it: `ended` comes in any case, a few seconds after SIGKILL at the latest. */
+void child_stop_last(struct child *child);
 
 /* SIGKILL, at once. */
 void child_kill(struct child *child);

@@ -135,6 +135,8 @@ struct load_events {
         void (*lost)(struct load_events *events, enum loss how, const char *reason);
         /* One that was suspected is not lost. */
         void (*alive)(struct load_events *events);
+        /* Processes of it, here in words, that do not end: they hold the next load, or the stop. Once a minute. */
+        void (*held)(struct load_events *events, const char *processes);
         /* What model_stop() began has ended. */
         void (*stopped)(struct load_events *events);
         /* Its process wrote a line, here without LF. */

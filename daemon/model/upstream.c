@@ -352,11 +352,18 @@ static void child_ended(struct child *child, const struct child_end *end) {
         }
 }
 
+static void child_held(struct child *child, const char *processes) {
+        struct upstream *upstream = container_of(child, struct upstream, child);
+
+        upstream->events->held(upstream->events, processes);
+}
+
 static const struct child_events child_events = {
         .line = child_line,
         .notified = child_notified,
         .exited = child_exited,
         .ended = child_ended,
+        .held = child_held,
 };
 
 static int upstream_load(struct model *model, struct reactor *reactor, struct generation *generation,
@@ -365,7 +372,8 @@ static int upstream_load(struct model *model, struct reactor *reactor, struct ge
 
         if (!upstream->reactor) {
                 fetcher_init(&upstream->fetcher, reactor, &upstream->target);
-                child_init(&upstream->child, reactor, &child_events, upstream->options.owner);
+                if (upstream->options.command)
+                        child_init(&upstream->child, reactor, &child_events, &upstream->options.child);
                 upstream->reactor = reactor;
         }
         fetcher_forget(&upstream->fetcher);
@@ -375,8 +383,10 @@ static int upstream_load(struct model *model, struct reactor *reactor, struct ge
         upstream->stirred = true;
         if (child_is_there(&upstream->child)) {
                 upstream->state = AWAITING_END;
-                child_kill(&upstream->child);
-        } else if (upstream->options.command)
+                child_stop(&upstream->child);
+        } else if (upstream->options.command && child_clear(&upstream->child))
+                upstream->state = AWAITING_END;
+        else if (upstream->options.command)
                 start_child(upstream);
         else {
                 upstream->state = LOADING;
@@ -394,7 +404,8 @@ static bool upstream_progressed(struct model *model) {
         if (upstream->reactor)
                 child_usage(&upstream->child, &usage);
         activity = usage.processor + usage.read + usage.read_from_disk;
-        progressed = upstream->stirred || activity > upstream->activity;
+        /* One that does not end holds the load. It is said so, and no attempt is lost by it. */
+        progressed = upstream->stirred || activity > upstream->activity || upstream->state == AWAITING_END;
         upstream->stirred = false;
         upstream->activity = activity;
         return progressed;
@@ -441,6 +452,7 @@ static bool upstream_stop(struct model *model, struct load_events *events) {
         upstream_unload(model);
         if (!upstream->reactor || !child_is_there(&upstream->child))
                 return false;
+        child_stop_last(&upstream->child);
         upstream->events = events;
         upstream->state = STOPPING;
         return true;

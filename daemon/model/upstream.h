@@ -4,12 +4,13 @@
  * A real model: an HTTP inference server with the OpenAI interface, that is started and watched here, or found running.
  */
 
+#include "daemon/model/child.h"
 #include "daemon/model/model.h"
 
 struct upstream_options {
         const char *url;                /* all strings are borrowed; http://HOST:PORT or unix:PATH */
         char *const *command;           /* NULL: it runs already, and is not ours to start */
-        const char *owner;              /* the same for every daemon at the same place, and for no other */
+        struct child_options child;
         const char *model;              /* NULL: its own name for it */
         const char *health_path;
         const char *ready_line;         /* a regular expression (regex(7)), or NULL */

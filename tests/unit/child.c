@@ -11,7 +11,9 @@
 #include "tests/support/unit.h"
 
 static struct reactor reactor;
+static struct reaper reaper;
 static struct child child;
+static const struct child_options options = { .reaper = &reaper, .place = "/unit/test", .stop_timeout = 60 * NSEC_PER_SEC };
 static char heard[16384];
 static unsigned lines_awaited;
 static bool was_killed;
@@ -49,18 +51,25 @@ static void ended(struct child *c, const struct child_end *end) {
         reactor_stop(&reactor);
 }
 
-static const struct child_events events = { line, notified, exited, ended };
+static void held(struct child *c, const char *processes) {
+        ck_assert_ptr_eq(c, &child);
+        note("held", processes, strlen(processes));
+}
+
+static const struct child_events events = { line, notified, exited, ended, held };
 
 static void setup(void) {
         heard[0] = '\0';
         ck_assert_int_eq(reactor_init(&reactor), 0);
-        child_init(&child, &reactor, &events, "/unit/test");
+        ck_assert_int_eq(reaper_init(&reaper, &reactor), 0);
+        child_init(&child, &reactor, &events, &options);
 }
 
 static void teardown(void) {
         child_deinit(&child);
         child_deinit(&child);
         ck_assert_uint_eq(timer_list_due(&reactor.timers), UINT64_MAX);
+        reaper_deinit(&reaper);
         reactor_deinit(&reactor);
 }
 
@@ -130,7 +139,7 @@ START_TEST(child_environment) {
         setenv("NOTIFY_SOCKET", "/somebody/elses", 1);
         setenv("WATCHDOG_USEC", "1", 1);
         setenv("LISTEN_FDS", "1", 1);
-        run("echo ${NOTIFY_SOCKET%%[0-9a-f]*} $MSD_OWNER ${WATCHDOG_USEC-none} ${LISTEN_FDS-none}; read x || echo no input");
+        run("echo ${NOTIFY_SOCKET%%[0-9a-f]*} ${MSD_OWNER##*:} ${WATCHDOG_USEC-none} ${LISTEN_FDS-none}; read x || echo no input");
         ck_assert_str_eq(heard, "out @ /unit/test none none;out no input;exit It exited with status 0;end ;");
         unsetenv("NOTIFY_SOCKET");
         unsetenv("WATCHDOG_USEC");
