@@ -167,6 +167,7 @@ UNIT_listener := daemon/front/listener daemon/log common/printable daemon/loop/r
 UNIT_http := daemon/net/http daemon/net/http_forward daemon/net/http_body common/number
 UNIT_loader := daemon/loader daemon/model/generation daemon/loop/gate $(UNIT_sim)
 UNIT_log := daemon/log common/printable
+UNIT_notify := daemon/notify common/printable daemon/loop/reactor daemon/loop/timer
 UNIT_reaper := daemon/loop/reaper daemon/loop/reactor daemon/loop/timer
 UNIT_process := daemon/model/process
 UNIT_owner := daemon/model/owner daemon/model/process

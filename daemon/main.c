@@ -285,6 +285,7 @@ int main(int argc, char **argv) {
         if (r < 0)
                 log_error("Cannot start: %s", strerror(-r));
         r = r < 0 ? STATUS_FAILED : run(argc, argv);
+        notify_flush();
         log_stop();
         return r;
 }

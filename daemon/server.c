@@ -104,6 +104,11 @@ static int keeper_keep(struct parking_keeper *keeper, const char *name, const in
         return notify_keep(name, fds, n);
 }
 
+static bool keeper_has(struct parking_keeper *keeper, const char *name) {
+        (void)keeper;
+        return notify_is_kept(name);
+}
+
 static void keeper_release(struct parking_keeper *keeper, const char *name) {
         (void)keeper;
         notify_release(name);
@@ -343,7 +348,7 @@ int model_server_init(struct model_server *server, const struct options *options
         timer_init(&server->follow, server_follow_due);
         timer_init(&server->rest, server_rest_due);
         timer_init(&server->exit, server_exit_due);
-        server->keeper = (struct parking_keeper){ .keep = keeper_keep, .release = keeper_release };
+        server->keeper = (struct parking_keeper){ .keep = keeper_keep, .has = keeper_has, .release = keeper_release };
         server->parking_limit.max = options->max_parked;
         server->workers = (struct worker_group){
                 .queue = &server->queue,
@@ -376,6 +381,8 @@ int model_server_init(struct model_server *server, const struct options *options
                 server->queue.changed = server_queue_changed;
 
         r = reactor_init(&server->reactor);
+        if (r == 0)
+                r = notify_watch(&server->reactor);
         if (r == 0)
                 r = watch_signals(server);
         if (r == 0)
@@ -454,6 +461,7 @@ void model_server_deinit(struct model_server *server) {
         gate_deinit(&server->stop);
         mailbox_deinit(&server->mailbox);
         reaper_deinit(&server->reaper);
+        notify_unwatch();
         reactor_unwatch(&server->signals);
         server->signals.fd = util_close(server->signals.fd);
         reactor_deinit(&server->reactor);

@@ -267,6 +267,10 @@ void parking_leave(struct parking *parking) {
 
         if (parking_is_open(parking))
                 parking_flush(parking);
+        if (parking_is_open(parking) && !parking->keeper->has(parking->keeper, parking->name)) {
+                log_warning("Waiting requests will not outlive this process, ignoring: the service manager has not taken them");
+                parking_drop(parking);
+        }
         parking->leaving = true;
         for (unsigned i = 0; i < ARRAY_SIZE(lists); i++)
                 for (struct list *j = lists[i]->next; j != lists[i]; j = j->next) {

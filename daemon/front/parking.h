@@ -94,6 +94,8 @@ struct guest {
 struct parking_keeper {
         /* Returns 0 or -errno: it does not have them. */
         int (*keep)(struct parking_keeper *keeper, const char *name, const int *fds, unsigned n);
+        /* Whether it has what keep() returned 0 for by now: it may be busy with something else. */
+        bool (*has)(struct parking_keeper *keeper, const char *name);
         void (*release)(struct parking_keeper *keeper, const char *name);
 };
 

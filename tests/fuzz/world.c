@@ -454,7 +454,13 @@ static void release(struct parking_keeper *keeper, const char *name) {
                 }
 }
 
-struct parking_keeper world_keeper = { .keep = keep, .release = release };
+static bool has(struct parking_keeper *keeper, const char *name) {
+        (void)keeper;
+        (void)name;
+        return true;
+}
+
+struct parking_keeper world_keeper = { .keep = keep, .has = has, .release = release };
 
 bool world_leave(struct world *world) {
         if (!world->keeper || gate_state(&world->stop) != GATE_PENDING ||

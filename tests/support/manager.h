@@ -3,7 +3,7 @@
 /*
  * A service manager as a test needs it: hears what sd_notify(3) says, keeps a listening socket and descriptors
  * (FDSTORE=) from one msd to the next, and passes them on as sd_listen_fds(3) has it. It listens in a thread of its
- * own: a manager that does not, blocks the service.
+ * own, so that it hears at once whatever the test waits for.
  */
 
 #include <pthread.h>
