@@ -372,7 +372,7 @@ void parking_wait(struct parking *parking, struct guest *guest, struct request *
         add_record(parking, guest, record, data, n);
 }
 
-void parking_end(struct parking *parking, struct guest *guest, struct request *request) {
+void parking_end_recorded(struct parking *parking, struct guest *guest, struct request *request) {
         struct inference *inference = &request->inference;
         const bool parked = inference->parked, unheld = inference->unheld;
         const struct parking_record record = {
@@ -382,7 +382,7 @@ void parking_end(struct parking *parking, struct guest *guest, struct request *r
         };
 
         inference->parked = inference->unheld = false;
-        if (!(parked || unheld) || !guest_is_parked(guest))
+        if (!guest_is_parked(guest))
                 return;
         if (parked)
                 let_go(parking, guest, inference->prompt_len);

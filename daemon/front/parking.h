@@ -207,7 +207,11 @@ void parking_wait(struct parking *parking, struct guest *guest, struct request *
                   const struct parking_data *data, unsigned n);
 
 /* The request does not wait any more: it is answered, or about to go to the model. Nothing if it was not recorded. */
-void parking_end(struct parking *parking, struct guest *guest, struct request *request);
+void parking_end_recorded(struct parking *parking, struct guest *guest, struct request *request);
+static inline void parking_end(struct parking *parking, struct guest *guest, struct request *request) {
+        if (request->inference.parked || request->inference.unheld)
+                parking_end_recorded(parking, guest, request);
+}
 
 /* Records something else about the guest. Nothing if it is not parked. */
 void parking_record(struct parking *parking, struct guest *guest, enum parking_type type, unsigned flags, uint64_t value,

@@ -8,9 +8,6 @@
 
 #include "common/util.h"
 
-/* The gate is taken by one thread that has yet to publish what it was taken for: pending, to everybody else. */
-#define GATE_CLAIMED (-1)
-
 int gate_init(struct gate *gate) {
         gate->reason[0] = '\0';
         atomic_init(&gate->state, GATE_PENDING);
@@ -46,10 +43,4 @@ int gate_fail(struct gate *gate, const char *reason) {
         snprintf(gate->reason, sizeof(gate->reason), "%s", reason);
         atomic_store_explicit(&gate->state, (int)GATE_FAILED, memory_order_release);
         return gate_broadcast(gate);
-}
-
-enum gate_state gate_state(const struct gate *gate) {
-        int state = atomic_load_explicit(&gate->state, memory_order_acquire);
-
-        return state == GATE_CLAIMED ? GATE_PENDING : (enum gate_state)state;
 }

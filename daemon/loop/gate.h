@@ -17,6 +17,9 @@ enum gate_state {
         GATE_FAILED,
 };
 
+/* The state while the thread that fails the gate has yet to write the reason: pending, to everybody else. */
+#define GATE_CLAIMED (-1)
+
 #define GATE_REASON_MAX 768
 
 struct gate {
@@ -37,5 +40,9 @@ void gate_deinit(struct gate *gate);
 int gate_open(struct gate *gate);
 int gate_fail(struct gate *gate, const char *reason);
 
-/* What the gate is now. What was stored before it was opened or failed is seen by who sees that. */
-enum gate_state gate_state(const struct gate *gate);
+/* What the gate is now. What was stored before it was opened or failed is seen by who sees that. In here, for every request looks. */
+static inline enum gate_state gate_state(const struct gate *gate) {
+        int state = atomic_load_explicit(&gate->state, memory_order_acquire);
+
+        return state == GATE_CLAIMED ? GATE_PENDING : (enum gate_state)state;
+}

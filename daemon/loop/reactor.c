@@ -72,11 +72,6 @@ void job_init(struct job *job, void (*run)(struct job *job)) {
         list_init(&job->link);
 }
 
-void reactor_queue(struct reactor *reactor, struct job *job) {
-        if (list_is_empty(&job->link))
-                list_append(&reactor->jobs, &job->link);
-}
-
 void job_cancel(struct job *job) {
         list_remove(&job->link);
 }

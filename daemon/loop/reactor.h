@@ -91,7 +91,10 @@ void reactor_unwatch(struct watch *watch);
 void job_init(struct job *job, void (*run)(struct job *job));
 
 /* Has the job run at the end of the turn; nothing if it is queued already. */
-void reactor_queue(struct reactor *reactor, struct job *job);
+static inline void reactor_queue(struct reactor *reactor, struct job *job) {
+        if (list_is_empty(&job->link))
+                list_append(&reactor->jobs, &job->link);
+}
 void job_cancel(struct job *job);
 
 /* Nanoseconds of CLOCK_MONOTONIC, read once a turn. */

@@ -230,15 +230,10 @@ static struct socket_output *output_grow(struct socket_output *output, size_t le
         return grown;
 }
 
-char *socket_room(struct socket *socket, size_t size) {
+char *socket_make_room(struct socket *socket, size_t size) {
         struct socket_output *output = socket->output;
         size_t left = socket_unsent(socket);
 
-        if (socket->gone || socket->broken)
-                return NULL;
-        socket_attend_later(socket);
-        if (output && output->size - output->end >= size)
-                return output->data + output->end;
         /* Moved at a bounded cost for each byte that was sent, or a nearly full block would be moved for every few of them. */
         if (output && output->size - left >= size && output->start >= left / 4) {
                 memmove(output->data, output->data + output->start, left);
@@ -253,11 +248,6 @@ char *socket_room(struct socket *socket, size_t size) {
                 socket->output = output;
         }
         return output->data + output->end;
-}
-
-void socket_wrote(struct socket *socket, size_t n) {
-        if (n > 0)
-                socket->output->end += n;
 }
 
 bool socket_write(struct socket *socket, const void *data, size_t n) {
@@ -322,10 +312,6 @@ void socket_pause(struct socket *socket, bool paused) {
         socket->paused = paused;
         if (has_input(socket))
                 socket_attend_later(socket);
-}
-
-void socket_attend_later(struct socket *socket) {
-        reactor_queue(socket->group->reactor, &socket->attend);
 }
 
 void socket_break(struct socket *socket, int error) {

@@ -121,12 +121,31 @@ static inline int socket_fd(const struct socket *socket) {
  */
 size_t socket_read(struct socket *socket, void *to, size_t size);
 
+/* Has `attend` called at the end of the turn, or of the next one where jobs of this turn already run. */
+static inline void socket_attend_later(struct socket *socket) {
+        reactor_queue(socket->group->reactor, &socket->attend);
+}
+
+/* What socket_room() does where the output has to grow or to be moved. */
+char *socket_make_room(struct socket *socket, size_t size);
+
 /*
  * Returns room for `size` more bytes of output; socket_wrote() says how many were put there, and they leave at the end of the
  * turn. NULL: the socket is gone or broken. Running out of memory breaks it, because the peer would wait for the lost bytes.
  */
-char *socket_room(struct socket *socket, size_t size);
-void socket_wrote(struct socket *socket, size_t n);
+static inline char *socket_room(struct socket *socket, size_t size) {
+        struct socket_output *output = socket->output;
+
+        if (socket->gone || socket->broken)
+                return NULL;
+        socket_attend_later(socket);
+        return output && output->size - output->end >= size ? output->data + output->end : socket_make_room(socket, size);
+}
+
+static inline void socket_wrote(struct socket *socket, size_t n) {
+        if (n > 0)
+                socket->output->end += n;
+}
 
 /* Copies `n` bytes to the output. Returns false where socket_room() returns NULL. */
 bool socket_write(struct socket *socket, const void *data, size_t n);
@@ -141,9 +160,6 @@ void socket_flush(struct socket *socket);
 
 /* Stops reading, or resumes it: then `input` is called at the end of the turn if there may be input. */
 void socket_pause(struct socket *socket, bool paused);
-
-/* Has `attend` called at the end of the turn, or of the next one where jobs of this turn already run. */
-void socket_attend_later(struct socket *socket);
 
 /* Breaks the socket, as if a system call had failed with `error` (an errno). The first error is kept. */
 void socket_break(struct socket *socket, int error);

@@ -7,7 +7,7 @@
 #include "daemon/queue/lane_inner.h"
 
 /* Waiting requests that are settled in one turn: a status is answered in between. */
-#define SETTLE_BATCH 512
+#define SETTLE_BATCH 2048
 
 /* Of a request that does not load an idle model. */
 #define NOT_LOADED_MESSAGE "The model is not loaded: inference loads it, and so does /-/wait, but not this request"
@@ -102,6 +102,8 @@ static uint64_t release(struct lane *lane, struct wait_list *list, uint64_t max)
         while (n < max && !list_is_empty(&list->waiting)) {
                 struct request *request = lane_request_of(list->waiting.next);
 
+                /* Of a million that waited none is in the cache: the next one comes there while this one is answered. */
+                __builtin_prefetch(lane_request_of(request->lane_link.next));
                 if (list->busy || !lane_is_open(lane))
                         break;
                 places_wait(places, &list->place, request->arrived);

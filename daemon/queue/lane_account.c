@@ -89,11 +89,9 @@ static uint64_t earliest(uint64_t a, uint64_t b) {
         return b > 0 ? MIN(a, b) : a;
 }
 
-void lane_set_timeout(struct lane *lane) {
+void lane_set_timeout_limited(struct lane *lane) {
         uint64_t first = UINT64_MAX;
 
-        if (lane->queue->limits->timeout == 0)
-                return;
         first = earliest(first, atomic_load_explicit(&lane->counters->oldest, memory_order_relaxed));
         if (!list_is_empty(&lane->in_flight))
                 first = MIN(first, lane_request_of(lane->in_flight.next)->arrived);
@@ -113,11 +111,6 @@ bool lane_is_idle(const struct lane *lane, uint64_t tunnels) {
         if (atomic_load_explicit(&lane->counters->processing, memory_order_relaxed) > tunnels)
                 return false;
         return lane->leaving || (nothing_waits(lane) && list_is_empty(&lane->observers));
-}
-
-void lane_check_drained(struct lane *lane) {
-        if (lane->events->drained && (lane->leaving || lane_is_stopping(lane)))
-                lane->events->drained(lane);
 }
 
 void lane_fail(struct lane *lane, struct request *request, enum protocol_code code, const char *message) {

@@ -67,10 +67,17 @@ bool lane_enter_waiting(struct lane *lane);
 void lane_leave_in_flight(struct lane *lane, struct request *request);
 
 /* Sets the timer for the request that times out first. */
-void lane_set_timeout(struct lane *lane);
+void lane_set_timeout_limited(struct lane *lane);
+static inline void lane_set_timeout(struct lane *lane) {
+        if (lane->queue->limits->timeout > 0)
+                lane_set_timeout_limited(lane);
+}
 
 /* Reports to the worker, if the daemon is stopping or leaving, that less is here than before. */
-void lane_check_drained(struct lane *lane);
+static inline void lane_check_drained(struct lane *lane) {
+        if (lane->events->drained && (lane->leaving || lane_is_stopping(lane)))
+                lane->events->drained(lane);
+}
 
 /* Answers a request with an error that is not in flight. */
 void lane_fail(struct lane *lane, struct request *request, enum protocol_code code, const char *message);

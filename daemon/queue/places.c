@@ -16,12 +16,9 @@ uint64_t places_taken(const struct places *places) {
         return taken(atomic_load(&places->state));
 }
 
-bool places_take(struct places *places) {
-        uint64_t state;
+bool places_take_counted(struct places *places) {
+        uint64_t state = atomic_load(&places->state);
 
-        if (places->max == 0)
-                return true;
-        state = atomic_load(&places->state);
         do {
                 if (lanes_waiting(state) > 0 || taken(state) >= places->max)
                         return false;
@@ -50,9 +47,7 @@ static void give(struct places_lane *lane) {
         lane->offered(lane);
 }
 
-void places_wait(struct places *places, struct places_lane *lane, uint64_t oldest) {
-        if (places->max == 0)
-                return;
+void places_wait_counted(struct places *places, struct places_lane *lane, uint64_t oldest) {
         /* In this order: a lane that is counted has said how old its request is. */
         atomic_store(&lane->oldest, oldest);
         if (!lane->waits)
@@ -88,9 +83,7 @@ static bool take_free(struct places *places) {
         return false;
 }
 
-bool places_claim(struct places *places, struct places_lane *lane) {
-        if (places->max == 0)
-                return true;
+bool places_claim_counted(struct places *places, struct places_lane *lane) {
         while (take_given(lane) || take_free(places)) {
                 uint64_t oldest;
                 struct places_lane *first = find_oldest(places, &oldest);
@@ -103,12 +96,9 @@ bool places_claim(struct places *places, struct places_lane *lane) {
         return false;
 }
 
-bool places_give_back(struct places *places, struct places_lane *own) {
-        uint64_t state, oldest;
+bool places_give_back_counted(struct places *places, struct places_lane *own) {
+        uint64_t state = atomic_load(&places->state), oldest;
 
-        if (places->max == 0)
-                return false;
-        state = atomic_load(&places->state);
         for (;;) {
                 struct places_lane *first;
 

@@ -28,11 +28,22 @@ struct places {
         unsigned count;
 };
 
+/* The functions below, where there is a limit. */
+bool places_take_counted(struct places *places);
+void places_wait_counted(struct places *places, struct places_lane *lane, uint64_t oldest);
+bool places_claim_counted(struct places *places, struct places_lane *lane);
+bool places_give_back_counted(struct places *places, struct places_lane *own);
+
 /* Takes a place for a request that has just arrived: if there is one, and no lane waits. */
-bool places_take(struct places *places);
+static inline bool places_take(struct places *places) {
+        return places->max == 0 || places_take_counted(places);
+}
 
 /* The lane waits, and its oldest request arrived at `oldest`, which is not 0. places_claim() is due. */
-void places_wait(struct places *places, struct places_lane *lane, uint64_t oldest);
+static inline void places_wait(struct places *places, struct places_lane *lane, uint64_t oldest) {
+        if (places->max > 0)
+                places_wait_counted(places, lane, oldest);
+}
 
 /* The lane does not wait any more. Harmless twice. What it was given it still gets, and gives back. */
 void places_leave(struct places *places, struct places_lane *lane);
@@ -41,7 +52,9 @@ void places_leave(struct places *places, struct places_lane *lane);
  * Takes a place for the oldest request of a lane that waits. Returns false when there is none for it: then `offered` comes
  * once there is.
  */
-bool places_claim(struct places *places, struct places_lane *lane);
+static inline bool places_claim(struct places *places, struct places_lane *lane) {
+        return places->max == 0 || places_claim_counted(places, lane);
+}
 
 /* The lane does not wait, and may have been given places: the next lane gets them. */
 void places_pass_on(struct places *places, struct places_lane *lane);
@@ -50,7 +63,9 @@ void places_pass_on(struct places *places, struct places_lane *lane);
  * Gives a place back that was taken or claimed: to the lane that waits with the oldest request. Returns whether that is `own`, the
  * caller's: then it is given without `offered`, and places_claim() is due. `own` may be NULL.
  */
-bool places_give_back(struct places *places, struct places_lane *own);
+static inline bool places_give_back(struct places *places, struct places_lane *own) {
+        return places->max > 0 && places_give_back_counted(places, own);
+}
 
 /* How many are taken. */
 uint64_t places_taken(const struct places *places);

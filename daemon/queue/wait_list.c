@@ -74,7 +74,7 @@ static void sort(struct list *list) {
         list_move_all(list, &carry);
 }
 
-void wait_list_order(struct wait_list *list) {
+void wait_list_sort_in(struct wait_list *list) {
         struct list merged;
 
         list->returned_oldest = 0;

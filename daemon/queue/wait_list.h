@@ -24,8 +24,14 @@ void wait_list_init(struct wait_list *list, void (*offered)(struct places_lane *
 /* Puts back a request that was with a model, and is in no list. */
 void wait_list_return(struct wait_list *list, struct request *request);
 
+/* What wait_list_order() does where it has something to do. */
+void wait_list_sort_in(struct wait_list *list);
+
 /* Sorts in those that returned: then all are in `waiting`. */
-void wait_list_order(struct wait_list *list);
+static inline void wait_list_order(struct wait_list *list) {
+        if (list->returned_oldest > 0)
+                wait_list_sort_in(list);
+}
 
 /* When the oldest arrived; 0: the list is empty. */
 uint64_t wait_list_oldest(const struct wait_list *list);
