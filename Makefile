@@ -172,7 +172,8 @@ UNIT_reaper := daemon/loop/reaper daemon/loop/reactor daemon/loop/timer
 UNIT_process := daemon/model/process
 UNIT_owner := daemon/model/owner daemon/model/process
 UNIT_tree := daemon/model/tree $(UNIT_owner) $(UNIT_reaper)
-UNIT_child := daemon/model/child common/user $(UNIT_tree)
+UNIT_cause := daemon/model/cause common/printable
+UNIT_child := daemon/model/child common/user $(UNIT_cause) $(UNIT_tree)
 MODEL_HTTP := daemon/net/http daemon/net/http_forward daemon/net/http_body daemon/net/socket daemon/loop/reactor daemon/loop/timer \
 	common/address common/json common/number
 UNIT_fetch := daemon/model/fetch daemon/model/resolver daemon/model/completion $(MODEL_HTTP)

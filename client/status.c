@@ -8,6 +8,7 @@
 
 #include "common/json.h"
 #include "common/number.h"
+#include "common/printable.h"
 #include "common/util.h"
 
 static void take_text(const json_t *object, const char *name, char *buffer, size_t size) {
@@ -17,6 +18,24 @@ static void take_text(const json_t *object, const char *name, char *buffer, size
         for (char *p = buffer; *p != '\0'; p++)
                 if ((unsigned char)*p < 0x20 || *p == 0x7f)
                         *p = ' ';
+}
+
+/* Those for which there is room. */
+static void take_lines(const json_t *object, const char *name, char *buffer, size_t size) {
+        const json_t *array = json_object_get(object, name), *line;
+        size_t n = 0, i;
+
+        buffer[0] = '\0';
+        json_array_foreach(array, i, line) {
+                const char *text = json_string_value(line);
+                size_t len = text ? strlen(text) : 0;
+
+                if (!text || n + len + 2 > size)
+                        continue;
+                n += printable(buffer + n, size - n, text, len);
+                buffer[n++] = '\n';
+                buffer[n] = '\0';
+        }
 }
 
 static uint64_t take_number(const json_t *object, const char *name) {
@@ -47,6 +66,7 @@ int status_parse(const char *text, size_t len, struct status *status) {
                 return STATUS_MALFORMED;
         take_text(object, "model", status->model, sizeof(status->model));
         take_text(object, "error", status->error, sizeof(status->error));
+        take_lines(object, "last_words", status->last_words, sizeof(status->last_words));
         take_text(object, "version", status->version, sizeof(status->version));
         status->generation = take_number(object, "generation");
         status->attempt = take_number(object, "attempt");
@@ -102,6 +122,8 @@ size_t status_format(char buffer[static STATUS_TEXT_MAX], const struct status *s
             status->model[0] != '\0' ? status->model : "none", status->generation);
         if (status->error[0] != '\0')
                 add(&text, "Error:     %s\n", status->error);
+        for (const char *line = status->last_words, *end; (end = strchr(line, '\n')); line = end + 1)
+                add(&text, "%s%.*s\n", line == status->last_words ? "Output:    " : "           ", (int)(end - line), line);
 
         add(&text, "Requests:  %" PRIu64 " waiting", status->waiting);
         if (status->waiting > 0)

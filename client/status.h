@@ -11,6 +11,7 @@ struct status {
         char status[16];
         char model[128];        /* empty: none */
         char error[512];        /* empty: none */
+        char last_words[2048];  /* lines, each with an LF */
         char version[32];
         uint64_t generation;
         uint64_t attempt;
@@ -38,5 +39,5 @@ enum {
 int status_parse(const char *text, size_t len, struct status *status);
 
 /* Says it in a few lines, each with its end, into `buffer`. Returns their length. */
-#define STATUS_TEXT_MAX 2048
+#define STATUS_TEXT_MAX 6144
 size_t status_format(char buffer[static STATUS_TEXT_MAX], const struct status *status);

@@ -95,6 +95,14 @@ void server_check_broadcast(struct model_server *server, int r) {
         worker_group_check_gates(&server->workers);
 }
 
+/* Before the model starts anew, and has other words. */
+static void note_last_words(struct model_server *server) {
+        char words[MODEL_LAST_WORDS_MAX];
+
+        model_last_words(server->model, words);
+        status_last_words(&server->status, words);
+}
+
 static void load_attempting(struct loader *loader, unsigned attempt, const char *error, uint64_t pause) {
         struct model_server *server = container_of(loader, struct model_server, loader);
         char text[NUMBER_DURATION_MAX];
@@ -102,6 +110,8 @@ static void load_attempting(struct loader *loader, unsigned attempt, const char 
         struct tm local;
 
         status_attempt(&server->status, attempt, error);
+        if (error)
+                note_last_words(server);
         if (error) {
                 number_format_duration(text, pause / NSEC_PER_MSEC * NSEC_PER_MSEC);
                 server_set_situation(server, "Loading failed: %s; attempt %u of %u follows in %s", error, attempt,
@@ -151,6 +161,7 @@ static void load_lost(struct loader *loader, enum loss how, const char *reason) 
         log_error("The model is lost: %s", reason);
         if (server->stopping)
                 return;
+        note_last_words(server);
         /* New requests wait for the next generation, and so do those in flight that got no output. */
         r = model_server_load_model(server);
         if (r < 0) {
@@ -212,6 +223,7 @@ static void load_failed(struct loader *loader, int error, const char *reason) {
 
         server_progress_end(server, false);
         status_failed(&server->status, reason);
+        note_last_words(server);
         server_check_broadcast(server, gate_fail(&server_generation(server)->gate, reason));
         log_error("Loading failed: %s", reason);
         if (server->options->on_load_failure == ON_LOAD_FAILURE_EXIT) {

@@ -102,6 +102,12 @@ void status_failed(struct status *status, const char *error) {
         pthread_mutex_unlock(&status->mutex);
 }
 
+void status_last_words(struct status *status, const char *words) {
+        pthread_mutex_lock(&status->mutex);
+        snprintf(status->last_words, sizeof(status->last_words), "%s", words);
+        pthread_mutex_unlock(&status->mutex);
+}
+
 static bool is_idle(const struct status *status) {
         return status->state == GATE_PENDING && status->load_began == 0;
 }
@@ -191,6 +197,15 @@ json_t *status_text(const char *text) {
         return json;
 }
 
+/* Each line as a string; they are printable, and so they are UTF-8. */
+static json_t *lines_of(const char *text) {
+        json_t *lines = json_array();
+
+        for (const char *end; (end = strchr(text, '\n')); text = end + 1)
+                json_array_append_new(lines, json_stringn(text, (size_t)(end - text)));
+        return lines;
+}
+
 char *status_format(struct status *status) {
         static const char *const names[] = {
                 [GATE_PENDING] = "loading",
@@ -200,15 +215,16 @@ char *status_format(struct status *status) {
         const struct status_expectation expectation = status_expectation(status);
         const uint64_t now = timer_now();
         struct status_sums sums;
-        json_t *json, *model, *error;
+        json_t *json, *model, *error, *last_words;
         char *text;
 
         status_sum(status, &sums);
         pthread_mutex_lock(&status->mutex);
         model = status->state == GATE_OPEN ? status_text(status->model) : json_null();
         error = status->error[0] != '\0' ? status_text(status->error) : json_null();
+        last_words = lines_of(status->last_words);
         json = json_pack(
-                "{ss so sI sI so so so sI so sI sI sI sI sI so so ss sI}",
+                "{ss so sI sI so so so sI so sI sI sI sI sI so so so ss sI}",
                 "status", gate_state(status->stop) != GATE_PENDING ? "stopping" :
                           is_idle(status)                          ? "idle" :
                                                                      names[status->state],
@@ -227,6 +243,7 @@ char *status_format(struct status *status) {
                 "connections", (json_int_t)sums.connections,
                 "uptime_s", json_seconds(now - status->started),
                 "error", error,
+                "last_words", last_words,
                 "version", MSD_VERSION,
                 "pid", (json_int_t)getpid());
         pthread_mutex_unlock(&status->mutex);

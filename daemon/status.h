@@ -90,6 +90,7 @@ struct status {
         struct histogram loads;                 /* however they ended */
         char model[PROTOCOL_MODEL_MAX];
         char error[GATE_REASON_MAX];            /* the last one; empty: none yet */
+        char last_words[MODEL_LAST_WORDS_MAX];  /* of the model that had it, each line with an LF */
 };
 
 /* Counters for `count` workers; `stop` is borrowed. Returns 0 or -ENOMEM. */
@@ -106,6 +107,9 @@ void status_loading(struct status *status, unsigned generation);
 void status_attempt(struct status *status, unsigned attempt, const char *error);
 void status_ready(struct status *status, const char *model);
 void status_failed(struct status *status, const char *error);
+
+/* What model_last_words() says, with the error that is the last one now. */
+void status_last_words(struct status *status, const char *words);
 
 /* How far the load is, from now on. NULL: nobody knows, as when a load begins or ends. */
 struct progress;

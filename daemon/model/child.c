@@ -49,11 +49,7 @@ static void say(struct child *child, struct child_stream *stream, const char *li
 
         if (len > 0 && line[len - 1] == '\r')
                 len--;
-        if (error && len > 0) {
-                char *tail = child->tail[child->tail_next++ % CHILD_TAIL_LINES];
-
-                snprintf(tail, sizeof(child->tail[0]), "%.*s", (int)MIN(len, sizeof(child->tail[0]) - 1), line);
-        }
+        cause_add(&child->cause, line, len);
         child->events->line(child, error, line, len);
 }
 
@@ -334,7 +330,7 @@ int child_start(struct child *child, char *const *argv) {
         pid_t parent, pid;
         ssize_t n;
 
-        memset(child->tail, 0, sizeof(child->tail));
+        cause_clear(&child->cause);
         snprintf(owner, sizeof(owner), OWNER_VARIABLE "=%s", child->owner);
 
         for (unsigned i = 0; i < 3; i++)
@@ -431,18 +427,6 @@ const char *child_open_line(const struct child *child, bool error, size_t *len) 
 
         *len = stream->buffer ? stream->len : 0;
         return stream->buffer;
-}
-
-void child_tail(const struct child *child, char *text, size_t size) {
-        size_t n = 0;
-
-        text[0] = '\0';
-        for (unsigned i = 0; i < CHILD_TAIL_LINES && n < size; i++) {
-                const char *line = child->tail[(child->tail_next + i) % CHILD_TAIL_LINES];
-
-                if (*line)
-                        n += (size_t)snprintf(text + n, size - n, "%s%s", n > 0 ? " / " : "", line);
-        }
 }
 
 void child_each_process(struct child *child, void (*each)(pid_t pid, void *data), void *data) {

@@ -11,6 +11,7 @@
 
 #include "daemon/loop/reactor.h"
 #include "daemon/loop/reaper.h"
+#include "daemon/model/cause.h"
 #include "daemon/model/owner.h"
 #include "daemon/model/tree.h"
 
@@ -54,7 +55,6 @@ struct child_options {
 };
 
 #define CHILD_LINE_MAX 2048
-#define CHILD_TAIL_LINES 3
 
 /* What comes by one pipe. */
 struct child_stream {
@@ -76,8 +76,7 @@ struct child {
         struct child_stream err;
         struct watch notify;
         unsigned notify_vain;
-        char tail[CHILD_TAIL_LINES][256];       /* the last lines of standard error */
-        unsigned tail_next;
+        struct cause cause;                     /* its last lines */
         char owner[OWNER_MAX];                  /* tells the processes of this msd from those of others */
 };
 
@@ -114,9 +113,6 @@ void child_stop_last(struct child *child);
 
 /* SIGKILL, at once. */
 void child_kill(struct child *child);
-
-/* The last lines of standard error, on one line, separated by " / ". */
-void child_tail(const struct child *child, char *text, size_t size);
 
 /* What it has written of a line whose end is still to come, such as a progress bar, to standard output or standard error. */
 const char *child_open_line(const struct child *child, bool error, size_t *len);

@@ -174,6 +174,7 @@ struct model_ops {
         void (*measure)(struct model *model, struct progress *progress);
         void (*unload)(struct model *model);
         bool (*stop)(struct model *model, struct load_events *events);
+        void (*last_words)(struct model *model, char *text, size_t size);
         void (*suspect)(struct model *model);
         int (*session_new)(struct model *model, const struct session_place *place, struct model_session **session);
         void (*session_free)(struct model_session *session);
@@ -220,6 +221,14 @@ static inline void model_unload(struct model *model) {
 /* The same for good. Returns whether there is something to wait for, until `stopped`. */
 static inline bool model_stop(struct model *model, struct load_events *events) {
         return model->ops->stop && model->ops->stop(model, events);
+}
+
+/* A few lines of what its process wrote last, printable, each with an LF: the one that names the cause of a failure comes first. */
+#define MODEL_LAST_WORDS_MAX 2048
+static inline void model_last_words(struct model *model, char text[static MODEL_LAST_WORDS_MAX]) {
+        text[0] = '\0';
+        if (model->ops->last_words)
+                model->ops->last_words(model, text, MODEL_LAST_WORDS_MAX);
 }
 
 /* An inference was lost: if the model is ready it is probed, and the events say `lost` or `alive`. Harmless while it is probed. */

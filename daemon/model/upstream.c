@@ -317,10 +317,10 @@ static void start_child(struct upstream *upstream) {
 /* The generation is over; the next one starts when the last process of this one is gone. */
 static void child_exited(struct child *child, const struct child_end *end) {
         struct upstream *upstream = container_of(child, struct upstream, child);
-        char reason[1024], tail[CHILD_TAIL_LINES * 260];
+        const char *cause = cause_line(&child->cause);
+        char reason[1024];
 
-        child_tail(child, tail, sizeof(tail));
-        snprintf(reason, sizeof(reason), "%s: %s%s%s", program_of(upstream), end->how, tail[0] ? ": " : "", tail);
+        snprintf(reason, sizeof(reason), "%s: %s%s%s", program_of(upstream), end->how, cause[0] ? ": " : "", cause);
         switch (upstream->state) {
         case LOADING:
         case WARMING:
@@ -458,6 +458,10 @@ static bool upstream_stop(struct model *model, struct load_events *events) {
         return true;
 }
 
+static void upstream_last_words(struct model *model, char *text, size_t size) {
+        cause_summary(&upstream_of(model)->child.cause, text, size);
+}
+
 static void upstream_suspect(struct model *model) {
         struct upstream *upstream = upstream_of(model);
 
@@ -505,6 +509,7 @@ static const struct model_ops upstream_ops = {
         .measure = upstream_measure,
         .unload = upstream_unload,
         .stop = upstream_stop,
+        .last_words = upstream_last_words,
         .suspect = upstream_suspect,
         .session_new = session_new,
         .session_free = upstream_session_free,

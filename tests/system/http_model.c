@@ -135,7 +135,7 @@ START_TEST(keys) {
 END_TEST
 
 START_TEST(load_fails) {
-        static const char reason[] = "server: It exited with status 3: upstream: reading weights / upstream: no such weights";
+        static const char reason[] = "server: It exited with status 3: upstream: no such weights";
         struct http http[10];
 
         start(OPTIONS("--load-attempts", "1", "--on-load-failure", "stay"), OPTIONS("--load", "300ms", "--exit", "3"));

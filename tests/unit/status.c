@@ -47,7 +47,7 @@ static void assert_member(const char *name, const char *value) {
 START_TEST(status_members) {
         static const char *const names[] = { "status", "model", "generation", "attempt", "load_s", "progress", "eta_s", "waiting",
                 "oldest_wait_s", "processing", "completed", "failed", "cancelled", "connections", "uptime_s", "error",
-                "version", "pid" };
+                "last_words", "version", "pid" };
         json_t *json = object(), *value;
         const char *name;
         size_t i = 0;
@@ -72,7 +72,11 @@ START_TEST(status_life) {
         assert_member("attempt", "1");
         assert_member("error", "null");
 
+        assert_member("last_words", "[]");
+
         status_attempt(&status, 2, "no \"file\"\n");
+        status_last_words(&status, "\xc3\xa9\"\nthen this\n");
+        assert_member("last_words", "[\"\xc3\xa9\\\"\", \"then this\"]");
         assert_member("attempt", "2");
         assert_member("error", "\"no \\\"file\\\"\\n\"");
         status_ready(&status, "llama");
