@@ -1,10 +1,8 @@
 #include <errno.h>
 #include <inttypes.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -19,9 +17,6 @@
 
 /* What a worker needs to park its connections, and to do so anew. */
 #define DESCRIPTORS_PARKING 6
-
-/* Signals that are said to have come so often in a row, and have not, cannot be heard. */
-#define FAILURES_MAX 100
 
 /* GET, HEAD, OPTIONS and tunnels with a real model at once. */
 #define LIGHT_MAX 32
@@ -211,54 +206,6 @@ static void drain_elapsed(struct timer *timer) {
         end_serving(server);
 }
 
-static void signals_ready(struct watch *watch, uint32_t events) {
-        struct model_server *server = container_of(watch, struct model_server, signals);
-        struct signalfd_siginfo info;
-        ssize_t n;
-
-        (void)events;
-        while ((n = read(watch->fd, &info, sizeof(info))) == sizeof(info)) {
-                server->failures = 0;
-                if (!server->stopping) {
-                        if (info.ssi_signo == SIGUSR2)
-                                model_server_hand_over(server);
-                        else
-                                model_server_shutdown(server);
-                        continue;
-                }
-                log_warning("A second signal: not waiting for what is in flight");
-                server->failed = true;
-                reactor_stop(&server->reactor);
-        }
-        if (n < 0 && ++server->failures == FAILURES_MAX)
-                reactor_fail(&server->reactor, -errno);
-}
-
-static void fill_signals(sigset_t *signals) {
-        sigemptyset(signals);
-        sigaddset(signals, SIGTERM);
-        sigaddset(signals, SIGINT);
-        sigaddset(signals, SIGUSR2);
-}
-
-void model_server_hold_signals(void) {
-        sigset_t signals;
-
-        fill_signals(&signals);
-        (void)sigprocmask(SIG_BLOCK, &signals, NULL);
-        reaper_hold_signals();
-}
-
-static int watch_signals(struct model_server *server) {
-        sigset_t signals;
-
-        fill_signals(&signals);
-        server->signals.fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
-        if (server->signals.fd < 0)
-                return -errno;
-        return reactor_watch(&server->reactor, &server->signals, server->signals.fd, EPOLLIN, signals_ready);
-}
-
 /* Where it listens: no two daemons do so at the same place. */
 static void find_place(struct model_server *server) {
         struct sockaddr_un address = { 0 };
@@ -384,7 +331,7 @@ int model_server_init(struct model_server *server, const struct options *options
         if (r == 0)
                 r = notify_watch(&server->reactor);
         if (r == 0)
-                r = watch_signals(server);
+                r = server_watch_signals(server);
         if (r == 0)
                 r = reaper_init(&server->reaper, &server->reactor);
         if (r == 0)

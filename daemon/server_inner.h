@@ -3,7 +3,8 @@
 /*
  * What the sources of the model server, daemon/server*.c, share among themselves.
  *
- *      server.c        start, stop, and the order of both; signals, and what the workers ask for
+ *      server.c        start, stop, and the order of both; what the workers ask for
+ *      server_signals  what a user or a service manager asks for
  *      server_load     generations: how a load goes, in the main thread
  *      server_idle     stopping a model that is not needed, and msd itself
  *      server_progress how far a load is, and when it will end
@@ -50,6 +51,11 @@ static inline struct generation *server_generation(struct model_server *server) 
 
 /* Asks all workers for a turn that begins from here on; what it is for goes on when each has had one. */
 void server_ask_turn(struct model_server *server, unsigned what);
+
+/* server_signals.c */
+
+/* Returns 0 or -errno. */
+int server_watch_signals(struct model_server *server);
 
 /* server_load.c */
 

@@ -84,6 +84,8 @@ __attribute__((noreturn)) static void child_run(const char *path, const char *co
         sigemptyset(&none);
         sigprocmask(SIG_SETMASK, &none, NULL);
         signal(SIGPIPE, SIG_DFL);
+        /* Ignored where the tests run under nohup(1). */
+        signal(SIGHUP, SIG_DFL);
         if (setup->descriptors > 0) {
                 struct rlimit limit = { setup->descriptors, setup->descriptors };
 
