@@ -179,6 +179,8 @@ MODEL_HTTP := daemon/net/http daemon/net/http_forward daemon/net/http_body daemo
 UNIT_fetch := daemon/model/fetch daemon/model/resolver daemon/model/completion $(MODEL_HTTP)
 UNIT_LDFLAGS_fetch := -Wl,--wrap=getaddrinfo
 UNIT_upstream_session := daemon/model/upstream_session daemon/model/upstream_connection daemon/loop/pool $(UNIT_fetch)
+UNIT_freeze := daemon/model/freeze
+UNIT_listening := daemon/model/listening
 UNIT_progress := daemon/model/progress daemon/model/progress_parse
 UNIT_reading := daemon/model/reading
 UNIT_history := daemon/history common/number
