@@ -178,14 +178,15 @@ MODEL_HTTP := daemon/net/http daemon/net/http_forward daemon/net/http_body daemo
 	common/address common/json common/number
 UNIT_fetch := daemon/model/fetch daemon/model/resolver daemon/model/completion $(MODEL_HTTP)
 UNIT_LDFLAGS_fetch := -Wl,--wrap=getaddrinfo
-UNIT_upstream_session := daemon/model/upstream_session daemon/model/upstream_connection daemon/loop/pool $(UNIT_fetch)
+UNIT_upstream_session := daemon/model/upstream_session daemon/model/upstream_connection daemon/loop/pool daemon/loop/mailbox $(UNIT_fetch)
 UNIT_freeze := daemon/model/freeze
 UNIT_listening := daemon/model/listening
 UNIT_progress := daemon/model/progress daemon/model/progress_parse
 UNIT_reading := daemon/model/reading
 UNIT_history := daemon/history common/number
 UNIT_bar := common/bar common/number
-UNIT_upstream := daemon/model/upstream daemon/model/reading $(UNIT_child) $(UNIT_progress) $(UNIT_upstream_session)
+UNIT_upstream := $(addprefix daemon/model/,upstream upstream_probe upstream_judge upstream_place freeze listening cgroup reading) common/printable \
+	$(UNIT_child) $(UNIT_progress) $(UNIT_upstream_session)
 
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/*.c))
 SYSTEM_TESTS := $(patsubst tests/system/%.c,$(BUILD)/tests/system/%,$(wildcard tests/system/*.c))

@@ -12,11 +12,14 @@
 #define BACK_OFF_MIN (500 * NSEC_PER_MSEC)
 #define BACK_OFF_MAX (30 * NSEC_PER_SEC)
 
-static uint64_t back_off(unsigned attempt) {
+/* A model that was ready for so long was a good one. */
+#define PROVEN_AFTER (60 * NSEC_PER_SEC)
+
+static uint64_t back_off(unsigned setbacks) {
         uint64_t pause = BACK_OFF_MAX;
 
-        if (attempt < 16)
-                pause = MIN(BACK_OFF_MIN << (attempt - 1), BACK_OFF_MAX);
+        if (setbacks < 16)
+                pause = MIN(BACK_OFF_MIN << (setbacks - 1), BACK_OFF_MAX);
         return pause - pause / 4 * (uint64_t)random() / RAND_MAX;
 }
 
@@ -31,22 +34,30 @@ static void attempt_ready(struct load_events *events, const char *name) {
         timer_clear(&loader->deadline);
         timer_clear(&loader->stall);
         loader->loading = false;
+        loader->ready_at = timer_now();
         loader->ready(loader, name);
 }
 
-static void fail_attempt(struct loader *loader, int error, const char *reason) {
+/* `attempt` is the next one, for what has happened. */
+static void pause_attempt(struct loader *loader, int error, const char *reason) {
         uint64_t pause;
 
-        timer_clear(&loader->stall);
-        model_unload(loader->model);
-        if (loader->attempt >= loader->options.attempts) {
+        if (loader->attempt > loader->options.attempts) {
+                loader->attempt = loader->options.attempts;
                 loader_fail(loader, error, reason);
                 return;
         }
-        pause = back_off(loader->attempt);
-        loader->attempt++;
+        pause = back_off(loader->setbacks);
         loader->attempting(loader, loader->attempt, reason, pause);
         reactor_set_timer(loader->reactor, &loader->back_off, timer_now() + pause);
+}
+
+static void fail_attempt(struct loader *loader, int error, const char *reason) {
+        timer_clear(&loader->stall);
+        model_unload(loader->model);
+        loader->attempt++;
+        loader->setbacks++;
+        pause_attempt(loader, error, reason);
 }
 
 static void attempt_failed(struct load_events *events, const char *reason) {
@@ -71,13 +82,13 @@ static void loader_attempt(struct loader *loader) {
 /* Looked at when it would end the load, not in between. */
 static void stall_elapsed(struct timer *timer) {
         struct loader *loader = container_of(timer, struct loader, stall);
-        char reason[96], limit[NUMBER_DURATION_MAX];
+        char reason[384], limit[NUMBER_DURATION_MAX];
 
         if (model_progressed(loader->model)) {
                 watch_stall(loader);
                 return;
         }
-        snprintf(reason, sizeof(reason), "The load made no progress for %s",
+        snprintf(reason, sizeof(reason), "%s%sThe load made no progress for %s", loader->probe, loader->probe[0] ? "; " : "",
                  number_format_duration(limit, loader->options.stall_timeout));
         fail_attempt(loader, ETIMEDOUT, reason);
 }
@@ -88,16 +99,39 @@ static void back_off_elapsed(struct timer *timer) {
 
 static void deadline_elapsed(struct timer *timer) {
         struct loader *loader = container_of(timer, struct loader, deadline);
-        char reason[96], limit[NUMBER_DURATION_MAX];
+        char reason[384], limit[NUMBER_DURATION_MAX];
 
-        snprintf(reason, sizeof(reason), "The model was not loaded within %s",
+        snprintf(reason, sizeof(reason), "%s%sThe model was not loaded within %s", loader->probe, loader->probe[0] ? "; " : "",
                  number_format_duration(limit, loader->options.timeout));
         loader_fail(loader, ETIMEDOUT, reason);
+}
+
+/* Whether a model that was lost too early has itself to blame. */
+static bool is_to_blame(enum loss how) {
+        return how == LOSS_CRASHED || how == LOSS_OUT_OF_MEMORY || how == LOSS_FROZEN;
+}
+
+/* What the next load has to know. A server that msd did not start comes back by itself: there is nothing to try again. */
+static void note_loss(struct loader *loader, enum loss how, const char *reason) {
+        char time[NUMBER_DURATION_MAX];
+        const uint64_t was_ready = timer_now() - loader->ready_at;
+
+        loader->setback[0] = '\0';
+        if (how == LOSS_UNREACHABLE || was_ready >= PROVEN_AFTER) {
+                loader->attempt = 1;
+                loader->setbacks = 0;
+                return;
+        }
+        loader->attempt += is_to_blame(how);
+        loader->setbacks++;
+        snprintf(loader->setback, sizeof(loader->setback), "%s (it was ready for %s)", reason,
+                 number_format_duration(time, was_ready / NSEC_PER_MSEC * NSEC_PER_MSEC));
 }
 
 static void model_lost(struct load_events *events, enum loss how, const char *reason) {
         struct loader *loader = container_of(events, struct loader, events);
 
+        note_loss(loader, how, reason);
         loader->lost(loader, how, reason);
 }
 
@@ -125,6 +159,19 @@ static void model_said(struct load_events *events, bool error, const char *line,
         loader->said(loader, error, line, len);
 }
 
+static void model_probed(struct load_events *events, const char *result) {
+        struct loader *loader = container_of(events, struct loader, events);
+
+        snprintf(loader->probe, sizeof(loader->probe), "%s", result);
+        loader->probed(loader, result);
+}
+
+static void model_warned(struct load_events *events, const char *warning) {
+        struct loader *loader = container_of(events, struct loader, events);
+
+        loader->warned(loader, warning);
+}
+
 static void model_reported(struct load_events *events, const char *status, uint64_t extend) {
         struct loader *loader = container_of(events, struct loader, events);
         uint64_t due = timer_now() + extend;
@@ -150,6 +197,8 @@ void loader_init(struct loader *loader, struct reactor *reactor, struct model *m
                         .held = model_held,
                         .stopped = model_stopped,
                         .said = model_said,
+                        .probed = model_probed,
+                        .warned = model_warned,
                         .reported = model_reported,
                 },
         };
@@ -161,11 +210,22 @@ void loader_init(struct loader *loader, struct reactor *reactor, struct model *m
 void loader_start(struct loader *loader, struct generation *generation) {
         loader->generation = generation;
         loader->loading = true;
-        loader->attempt = 1;
+        loader->probe[0] = '\0';
+        if (!loader->setback[0]) {
+                loader->attempt = 1;
+                loader->setbacks = 0;
+        }
         if (loader->options.timeout > 0)
                 reactor_set_timer(loader->reactor, &loader->deadline, timer_now() + loader->options.timeout);
-        loader->attempting(loader, 1, NULL, 0);
-        loader_attempt(loader);
+        loader->attempting(loader, MIN(loader->attempt, loader->options.attempts), NULL, 0);
+        if (loader->setback[0]) {
+                char reason[sizeof(loader->setback)];
+
+                memcpy(reason, loader->setback, sizeof(reason));
+                loader->setback[0] = '\0';
+                pause_attempt(loader, EIO, reason);
+        } else
+                loader_attempt(loader);
 }
 
 void loader_stop(struct loader *loader) {

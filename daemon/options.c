@@ -21,6 +21,7 @@ const char options_help[] =
         "  --load-attempts N          attempts before the load counts as failed (1; 3 for an upstream)\n"
         "  --load-timeout D           time for the whole load; 0: no limit (0)\n"
         "  --stall-timeout D          time without progress before an attempt fails; 0: no limit (5min)\n"
+        "  --freeze-timeout D         time without a sign of life from a model at work; 0: no limit (2min)\n"
         "  --on-load-failure exit|stay  what follows a failed load (exit)\n"
         "  --load start|demand        when the first load begins (start)\n"
         "  --idle-timeout D           stop the model after so long without inference; 0: never (0)\n"
@@ -52,7 +53,9 @@ const char options_help[] =
         "Or it is an inference server with the OpenAI interface, started by COMMAND or running already:\n"
         "  --upstream URL             where it is: http://HOST:PORT or unix:PATH\n"
         "  --health-path PATH         path that answers 200 when it is ready (/health)\n"
+        "  --ready notify|line|probe|any  sign of readiness that counts (any; line with --ready-line)\n"
         "  --ready-line REGEX         line of its output that says that it is ready\n"
+        "  --upstream-owner child|any  who may listen there once COMMAND was started (child)\n"
         "  --warmup TEXT              prompt that it must answer before it is ready\n"
         "  --completion-path PATH     path that takes prompts (/v1/completions)\n"
         "  --completion-options JSON  object that every prompt's request contains\n"
@@ -75,8 +78,7 @@ enum option_kind {
         OPTION_PATH,            /* of a URL */
         OPTION_FIELD,           /* the value of a field of HTTP: printable, without spaces */
         OPTION_HTTP,
-        OPTION_ON_LOAD_FAILURE,
-        OPTION_LOAD,
+        OPTION_CHOICE,          /* one of choices[minimum], by its number */
         OPTION_FLAG,
         OPTION_ASK,             /* `minimum` is what options_parse() returns */
 };
@@ -86,6 +88,20 @@ enum option_kind {
 
 /* As many requests are with a real model at once, unless an option says otherwise. */
 #define MAX_INFLIGHT_UPSTREAM 1024
+
+/* What the value of an option may be: `minimum` of OPTION_CHOICE. In the order of the enum of its field. */
+enum {
+        CHOICES_ON_LOAD_FAILURE,
+        CHOICES_LOAD,
+        CHOICES_READY,
+        CHOICES_UPSTREAM_OWNER,
+};
+static const char *const choices[] = {
+        [CHOICES_ON_LOAD_FAILURE] = "exit|stay",
+        [CHOICES_LOAD] = "start|demand",
+        [CHOICES_READY] = "any|notify|line|probe",
+        [CHOICES_UPSTREAM_OWNER] = "child|any",
+};
 
 #define FIELD(name) offsetof(struct options, name)
 
@@ -104,20 +120,23 @@ static const struct {
         { "load-failure", OPTION_TEXT, FIELD(load_failure), 1, SIZE_MAX },
         { "upstream", OPTION_TEXT, FIELD(upstream), 1, SIZE_MAX },
         { "health-path", OPTION_PATH, FIELD(health_path), 0, 0 },
+        { "ready", OPTION_CHOICE, FIELD(ready), CHOICES_READY, 0 },
         { "ready-line", OPTION_TEXT, FIELD(ready_line), 1, SIZE_MAX },
         { "warmup", OPTION_TEXT, FIELD(warmup), 1, SIZE_MAX },
         { "completion-path", OPTION_PATH, FIELD(completion_path), 0, 0 },
         { "completion-options", OPTION_TEXT, FIELD(completion_options), 1, SIZE_MAX },
         { "max-tokens", OPTION_NUMBER, FIELD(max_tokens), 1, INT32_MAX },
         { "upstream-host", OPTION_FIELD, FIELD(upstream_host), 1, 255 },
+        { "upstream-owner", OPTION_CHOICE, FIELD(upstream_owner), CHOICES_UPSTREAM_OWNER, 0 },
         { "upstream-key-file", OPTION_TEXT, FIELD(upstream_key_file), 1, SIZE_MAX },
         { "http-key-file", OPTION_TEXT, FIELD(http_key_file), 1, SIZE_MAX },
         { "cors-origin", OPTION_FIELD, FIELD(cors_origin), 1, 1024 },
         { "load-attempts", OPTION_NUMBER, FIELD(load_attempts), 1, 1000000 },
         { "load-timeout", OPTION_DURATION, FIELD(load_timeout), 0, 0 },
         { "stall-timeout", OPTION_DURATION, FIELD(stall_timeout), 0, 0 },
-        { "on-load-failure", OPTION_ON_LOAD_FAILURE, FIELD(on_load_failure), 0, 0 },
-        { "load", OPTION_LOAD, 0, 0, 0 },
+        { "freeze-timeout", OPTION_DURATION, FIELD(freeze_timeout), 0, 0 },
+        { "on-load-failure", OPTION_CHOICE, FIELD(on_load_failure), CHOICES_ON_LOAD_FAILURE, 0 },
+        { "load", OPTION_CHOICE, FIELD(load), CHOICES_LOAD, 0 },
         { "idle-timeout", OPTION_DURATION, FIELD(idle_timeout), 0, 0 },
         { "exit-idle-time", OPTION_DURATION, FIELD(exit_idle_time), 0, 0 },
         { "threads", OPTION_NUMBER, FIELD(threads), 1, 64 },
@@ -147,6 +166,21 @@ struct option_error {
 };
 
 #define WRONG(error, ...) (snprintf((error)->text, (error)->size, __VA_ARGS__), OPTIONS_WRONG)
+
+/* Of "a|b|c" the number of `value`, or -1. */
+static int find_choice(const char *list, const char *value) {
+        const size_t len = strlen(value);
+
+        for (int n = 0;; n++) {
+                const size_t choice_len = strcspn(list, "|");
+
+                if (choice_len == len && strncmp(list, value, len) == 0)
+                        return n;
+                if (!list[choice_len])
+                        return -1;
+                list += choice_len + 1;
+        }
+}
 
 static int take_option(struct options *options, size_t i, const char *value, struct option_error *error) {
         void *field = (char *)options + table[i].field;
@@ -200,23 +234,14 @@ static int take_option(struct options *options, size_t i, const char *value, str
                 return 0;
         }
 
-        case OPTION_ON_LOAD_FAILURE:
-                if (strcmp(value, "exit") == 0)
-                        options->on_load_failure = ON_LOAD_FAILURE_EXIT;
-                else if (strcmp(value, "stay") == 0)
-                        options->on_load_failure = ON_LOAD_FAILURE_STAY;
-                else
-                        return WRONG(error, "--%s: \"%s\" is neither exit nor stay", name, value);
-                return 0;
+        case OPTION_CHOICE: {
+                int choice = find_choice(choices[table[i].minimum], value);
 
-        case OPTION_LOAD:
-                if (strcmp(value, "start") == 0)
-                        options->load = LOAD_AT_START;
-                else if (strcmp(value, "demand") == 0)
-                        options->load = LOAD_ON_DEMAND;
-                else
-                        return WRONG(error, "--%s: \"%s\" is neither start nor demand", name, value);
+                if (choice < 0)
+                        return WRONG(error, "--%s: \"%s\" is none of %s", name, value, choices[table[i].minimum]);
+                memcpy(field, &choice, sizeof(choice));
                 return 0;
+        }
 
         case OPTION_FLAG:
                 *(bool *)field = true;
@@ -229,12 +254,15 @@ static int take_option(struct options *options, size_t i, const char *value, str
 
 /* What only a real model has use for, and what it needs. */
 static int check_upstream(struct options *options, struct option_error *error) {
+        const bool says_ready = options->ready == READY_NOTIFY || options->ready == READY_LINE || options->ready_line;
         const struct {
                 const char *name;
                 bool given;
         } of_upstream[] = {
                 { "--health-path", options->health_path },
+                { "--ready", options->ready != READY_NOT_GIVEN },
                 { "--ready-line", options->ready_line },
+                { "--upstream-owner", options->upstream_owner != UPSTREAM_OWNER_CHILD },
                 { "--warmup", options->warmup },
                 { "--completion-path", options->completion_path },
                 { "--completion-options", options->completion_options },
@@ -249,6 +277,16 @@ static int check_upstream(struct options *options, struct option_error *error) {
                         return WRONG(error, "%s: without --upstream the model is simulated", of_upstream[i].name);
         if (options->upstream && options->load_failure)
                 return WRONG(error, "--load-failure: with --upstream the model is not simulated");
+        if (options->ready_line && (options->ready == READY_NOTIFY || options->ready == READY_PROBE))
+                return WRONG(error, "--ready-line: with --ready %s a line does not count",
+                             options->ready == READY_NOTIFY ? "notify" : "probe");
+        if (options->ready == READY_LINE && !options->ready_line)
+                return WRONG(error, "--ready line: which line it is says --ready-line");
+        if (says_ready && !options->command)
+                return WRONG(error, "%s: a server that msd did not start can only be probed",
+                             options->ready_line ? "--ready-line" : "--ready notify");
+        if (options->ready == READY_NOT_GIVEN)
+                options->ready = options->ready_line ? READY_LINE : READY_ANY;
         if (options->max_inflight == OPTIONS_NOT_GIVEN)
                 options->max_inflight = options->upstream ? MAX_INFLIGHT_UPSTREAM : 0;
         if (options->load_attempts == 0)
@@ -280,6 +318,8 @@ int options_parse(struct options *options, int argc, char **argv, char *error_te
                 .load_time = 2 * NSEC_PER_SEC,
                 .inference_time = 100 * NSEC_PER_MSEC,
                 .stall_timeout = 300 * NSEC_PER_SEC,
+                .freeze_timeout = 120 * NSEC_PER_SEC,
+                .ready = READY_NOT_GIVEN,
                 .drain_timeout = 30 * NSEC_PER_SEC,
                 .stop_timeout = 10 * NSEC_PER_SEC,
                 .head_timeout = 30 * NSEC_PER_SEC,

@@ -8,6 +8,21 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Which sign of readiness of a real model counts. */
+enum ready {
+        READY_ANY,
+        READY_NOTIFY,
+        READY_LINE,
+        READY_PROBE,
+        READY_NOT_GIVEN,        /* only while the arguments are read */
+};
+
+/* Who may listen at the address of a real model after its command was started. */
+enum upstream_owner {
+        UPSTREAM_OWNER_CHILD,
+        UPSTREAM_OWNER_ANY,
+};
+
 enum on_load_failure {
         ON_LOAD_FAILURE_EXIT,
         ON_LOAD_FAILURE_STAY,
@@ -62,8 +77,11 @@ struct options {
         uint64_t max_body;
         uint64_t max_prompt_memory;
         uint64_t max_parked;
+        uint64_t freeze_timeout;        /* 0: none */
         enum on_load_failure on_load_failure;
         enum load_when load;
+        enum ready ready;
+        enum upstream_owner upstream_owner;
         bool quiet;
 };
 

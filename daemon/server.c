@@ -217,6 +217,18 @@ static void find_place(struct model_server *server) {
         strncat(server->place, address.sun_path, sizeof(server->place) - strlen(server->place) - 1);
 }
 
+static enum upstream_ready ready_of(const struct options *options) {
+        static const enum upstream_ready signs[] = {
+                [READY_ANY] = UPSTREAM_READY_ANY,
+                [READY_NOTIFY] = UPSTREAM_READY_NOTIFY,
+                [READY_LINE] = UPSTREAM_READY_LINE,
+                [READY_PROBE] = UPSTREAM_READY_PROBE,
+                [READY_NOT_GIVEN] = UPSTREAM_READY_ANY,
+        };
+
+        return signs[options->ready];
+}
+
 int model_server_init(struct model_server *server, const struct options *options, const struct model_server_keys *keys,
                       struct listener_socket *socket, struct listener_set *http, struct parked_list *parked) {
         const struct sim_options sim = {
@@ -238,7 +250,10 @@ int model_server_init(struct model_server *server, const struct options *options
                 },
                 .model = options->model,
                 .health_path = options->health_path,
+                .ready = ready_of(options),
                 .ready_line = options->ready_line,
+                .any_owner = options->upstream_owner == UPSTREAM_OWNER_ANY,
+                .freeze_timeout = options->freeze_timeout,
                 .warmup = options->warmup,
                 .completion_path = options->completion_path,
                 .completion_options = options->completion_options,

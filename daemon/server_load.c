@@ -162,15 +162,14 @@ static void load_lost(struct loader *loader, enum loss how, const char *reason) 
         if (server->stopping)
                 return;
         note_last_words(server);
+        status_attempt(&server->status, 1, reason);
         /* New requests wait for the next generation, and so do those in flight that got no output. */
         r = model_server_load_model(server);
         if (r < 0) {
                 log_error("Cannot begin to load: %s", strerror(-r));
                 server->failed = true;
                 model_server_shutdown(server);
-                return;
         }
-        status_attempt(&server->status, 1, reason);
 }
 
 static void load_alive(struct loader *loader) {
@@ -204,6 +203,15 @@ static void load_said(struct loader *loader, bool error, const char *line, size_
         if (loader->loading)
                 server_progress_hear(container_of(loader, struct model_server, loader), progress_parse_line(line, len));
         log_foreign(error, line, len);
+}
+
+static void load_probed(struct loader *loader, const char *result) {
+        status_probe(&container_of(loader, struct model_server, loader)->status, result);
+}
+
+static void load_warned(struct loader *loader, const char *warning) {
+        (void)loader;
+        log_warning("%s", warning);
 }
 
 static void load_reported(struct loader *loader, const char *status, uint64_t extend) {
@@ -246,5 +254,7 @@ void server_init_loader(struct model_server *server, const struct loader_options
         server->loader.held = load_held;
         server->loader.stopped = load_stopped;
         server->loader.said = load_said;
+        server->loader.probed = load_probed;
+        server->loader.warned = load_warned;
         server->loader.reported = load_reported;
 }

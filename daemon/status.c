@@ -62,6 +62,7 @@ static void begin_generation(struct status *status, unsigned generation, uint64_
         status->load_began = load_began;
         status->load_ended = 0;
         status->model[0] = '\0';
+        status->probe[0] = '\0';
         pthread_mutex_unlock(&status->mutex);
 }
 
@@ -105,6 +106,18 @@ void status_failed(struct status *status, const char *error) {
 void status_last_words(struct status *status, const char *words) {
         pthread_mutex_lock(&status->mutex);
         snprintf(status->last_words, sizeof(status->last_words), "%s", words);
+        pthread_mutex_unlock(&status->mutex);
+}
+
+void status_probe(struct status *status, const char *result) {
+        pthread_mutex_lock(&status->mutex);
+        snprintf(status->probe, sizeof(status->probe), "%s", result);
+        pthread_mutex_unlock(&status->mutex);
+}
+
+void status_get_probe(struct status *status, char *result, size_t size) {
+        pthread_mutex_lock(&status->mutex);
+        snprintf(result, size, "%s", status->probe);
         pthread_mutex_unlock(&status->mutex);
 }
 
@@ -215,7 +228,7 @@ char *status_format(struct status *status) {
         const struct status_expectation expectation = status_expectation(status);
         const uint64_t now = timer_now();
         struct status_sums sums;
-        json_t *json, *model, *error, *last_words;
+        json_t *json, *model, *error, *last_words, *probe;
         char *text;
 
         status_sum(status, &sums);
@@ -223,8 +236,9 @@ char *status_format(struct status *status) {
         model = status->state == GATE_OPEN ? status_text(status->model) : json_null();
         error = status->error[0] != '\0' ? status_text(status->error) : json_null();
         last_words = lines_of(status->last_words);
+        probe = status->probe[0] != '\0' ? status_text(status->probe) : json_null();
         json = json_pack(
-                "{ss so sI sI so so so sI so sI sI sI sI sI so so so ss sI}",
+                "{ss so sI sI so so so sI so sI sI sI sI sI so so so so ss sI}",
                 "status", gate_state(status->stop) != GATE_PENDING ? "stopping" :
                           is_idle(status)                          ? "idle" :
                                                                      names[status->state],
@@ -244,6 +258,7 @@ char *status_format(struct status *status) {
                 "uptime_s", json_seconds(now - status->started),
                 "error", error,
                 "last_words", last_words,
+                "probe", probe,
                 "version", MSD_VERSION,
                 "pid", (json_int_t)getpid());
         pthread_mutex_unlock(&status->mutex);

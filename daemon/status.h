@@ -91,6 +91,7 @@ struct status {
         char model[PROTOCOL_MODEL_MAX];
         char error[GATE_REASON_MAX];            /* the last one; empty: none yet */
         char last_words[MODEL_LAST_WORDS_MAX];  /* of the model that had it, each line with an LF */
+        char probe[256];                        /* what the last probe saw; empty: none yet */
 };
 
 /* Counters for `count` workers; `stop` is borrowed. Returns 0 or -ENOMEM. */
@@ -124,6 +125,10 @@ struct status_expectation status_expectation(const struct status *status);
 
 /* Seconds after which a request may find the model loaded: 1 to 120, for some a little more than for others. */
 unsigned status_retry_after(const struct status *status);
+
+/* What the last probe of this generation saw. status_get_probe() copies it; empty: nothing yet. */
+void status_probe(struct status *status, const char *result);
+void status_get_probe(struct status *status, char *result, size_t size);
 
 /* How long the load has taken, so far or in all, in nanoseconds. */
 uint64_t status_load_time(struct status *status);

@@ -288,6 +288,15 @@ static void reply_made(struct http_connection *connection, const char *type, cha
         free(text);
 }
 
+/* While it loads, with what the last probe saw. */
+static void reply_loading(struct http_connection *connection) {
+        char message[320], probe[256];
+
+        status_get_probe(connection->http->status, probe, sizeof(probe));
+        snprintf(message, sizeof(message), "Loading model%s%s", probe[0] ? ": " : "", probe);
+        http_reply_failure(connection, 503, "loading", message, RETRY_SOON);
+}
+
 static void reply_ready(struct http_connection *connection, const char *type, const char *text) {
         enum protocol_code code;
         const char *why;
@@ -298,7 +307,7 @@ static void reply_ready(struct http_connection *connection, const char *type, co
                 reply_text(connection, type, text);
                 break;
         case LOADING:
-                http_reply_failure(connection, 503, "loading", "Loading model", RETRY_SOON);
+                reply_loading(connection);
                 break;
         case UNAVAILABLE:
                 http_reply_error(connection, code, why);

@@ -122,6 +122,7 @@ struct session_events {
 enum loss {
         LOSS_CRASHED,           /* its process ended: with an exit status, or by a signal of its own making, such as SIGSEGV */
         LOSS_KILLED,            /* its process was ended by SIGKILL or SIGTERM from outside */
+        LOSS_OUT_OF_MEMORY,     /* the same by the kernel, which had no memory left */
         LOSS_FROZEN,            /* it did nothing for its requests any more, and was ended for that */
         LOSS_UNREACHABLE,       /* it is a server that was not started here, and does not answer any more */
 };
@@ -141,6 +142,10 @@ struct load_events {
         void (*stopped)(struct load_events *events);
         /* Its process wrote a line, here without LF. */
         void (*said)(struct load_events *events, bool error, const char *line, size_t len);
+        /* What a probe saw of it, other than the one before. */
+        void (*probed)(struct load_events *events, const char *result);
+        /* What an administrator should know of it. */
+        void (*warned)(struct load_events *events, const char *warning);
         /* It reports its progress (or NULL), or that it needs `extend` nanoseconds more (or 0). */
         void (*reported)(struct load_events *events, const char *status, uint64_t extend);
 };

@@ -1,81 +1,17 @@
-#include "daemon/model/upstream.h"
-
 #include <errno.h>
-#include <regex.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
-#include <unistd.h>
 
-#include "common/address.h"
 #include "common/json.h"
 #include "common/number.h"
 #include "common/util.h"
-#include "daemon/model/child.h"
-#include "daemon/model/completion.h"
-#include "daemon/model/fetch.h"
+#include "daemon/model/cgroup.h"
 #include "daemon/model/generation.h"
 #include "daemon/model/progress.h"
-#include "daemon/model/reading.h"
-#include "daemon/model/upstream_session.h"
+#include "daemon/model/upstream_inner.h"
 
-#define PROBE_PAUSE (50 * NSEC_PER_MSEC)
-#define PROBE_TIMEOUT (5 * NSEC_PER_SEC)
-
-enum state {
-        IDLE,
-        AWAITING_END,   /* of the process before, to start the next */
-        LOADING,        /* nobody has said yet that it is ready */
-        WARMING,        /* it has to answer first */
-        NAMING,
-        READY,
-        CHECKING,       /* it is ready, and was said not to be */
-        STOPPING,
-};
-
-struct upstream {
-        struct model model;
-        struct upstream_options options;
-        struct target target;
-        regex_t ready_line;
-        struct child child;
-        struct reactor *reactor;
-        struct load_events *events;
-        struct generation *generation;  /* borrowed: that of the load, or the one that is ready */
-        struct fetcher fetcher;
-        struct fetch probe;
-        struct timer probe_timer;
-        struct text answer;
-        char *warmup;
-        char start_error[256];
-        struct reading reading;
-        enum state state;
-        bool stirred;           /* something was heard of it since that was asked last */
-        uint64_t activity;
-        unsigned suspicions;    /* of the generation, when the probe began that is to tell */
-};
-
-static struct upstream *upstream_of(struct model *model) {
-        return container_of(model, struct upstream, model);
-}
-
-static void cancel_probe(struct upstream *upstream) {
-        fetch_cancel(&upstream->probe);
-        timer_clear(&upstream->probe_timer);
-        text_free(&upstream->answer);
-        free(STEAL_POINTER(upstream->warmup));
-}
-
-static void probe_after(struct upstream *upstream, uint64_t pause) {
-        text_free(&upstream->answer);
-        free(STEAL_POINTER(upstream->warmup));
-        reactor_set_timer(upstream->reactor, &upstream->probe_timer, timer_now() + pause);
-}
-
-static const char *program_of(const struct upstream *upstream) {
+const char *upstream_program(const struct upstream *upstream) {
         const char *slash;
 
         if (!upstream->options.command)
@@ -84,151 +20,21 @@ static const char *program_of(const struct upstream *upstream) {
         return slash ? slash + 1 : upstream->options.command[0];
 }
 
-/* Its name is known. Where its host has several addresses, one has to have taken a connection too. */
-static void become_ready(struct upstream *upstream, const char *name) {
-        const struct endpoint *endpoint = fetcher_settle(&upstream->fetcher);
-        char copy[PROTOCOL_MODEL_MAX];
-
-        if (!endpoint) {
-                upstream->state = NAMING;
-                probe_after(upstream, PROBE_PAUSE);
-                return;
-        }
-        snprintf(copy, sizeof(copy), "%s", name);
-        cancel_probe(upstream);
-        upstream->state = READY;
-        upstream->generation->address = endpoint->address;
-        upstream->generation->address_len = endpoint->len;
-        upstream->events->ready(upstream->events, copy);
-}
-
-static void become_named(struct upstream *upstream) {
-        if (upstream->options.model && fetcher_settle(&upstream->fetcher)) {
-                become_ready(upstream, upstream->options.model);
-                return;
-        }
-        upstream->state = NAMING;
-        probe_after(upstream, 0);
-}
-
-/* Somebody says that it is ready. */
-static void said_ready(struct upstream *upstream) {
-        if (upstream->state != LOADING)
-                return;
-        cancel_probe(upstream);
-        if (!upstream->options.warmup) {
-                become_named(upstream);
-                return;
-        }
-        upstream->state = WARMING;
-        probe_after(upstream, 0);
-}
-
-static void named(struct upstream *upstream, const json_t *json) {
-        const char *id = json_string_value(
-                json_object_get(json_array_get(json_object_get(json, "data"), 0), "id"));
-
-        become_ready(upstream, upstream->options.model ? upstream->options.model : id && *id ? id : program_of(upstream));
-}
-
-/* It was checked whether it still answers. Where it was suspected again since the probe began, another one tells. */
-static void checked(struct upstream *upstream, bool answers) {
-        unsigned suspicions = upstream->suspicions;
-
-        if (answers && !atomic_compare_exchange_strong(&upstream->generation->suspicions, &suspicions, 0))
-                probe_after(upstream, 0);
-        else if (answers) {
-                upstream->state = READY;
-                upstream->events->alive(upstream->events);
-        } else if (child_is_there(&upstream->child))
-                child_kill(&upstream->child);
-        else {
-                upstream->state = IDLE;
-                upstream->events->lost(upstream->events, LOSS_UNREACHABLE, "It does not answer any more");
-        }
-}
-
-static void probed(struct fetch *fetch, unsigned status, const char *error) {
-        struct upstream *upstream = container_of(fetch, struct upstream, probe);
-        bool no_memory = false;
-        json_t *json = NULL;
-
-        (void)error;
-        if (status > 0)
-                upstream->stirred = true;
-        if (upstream->answer.data) {
-                json = json_read(upstream->answer.data, upstream->answer.len);
-                no_memory = !json && errno == ENOMEM;
-        }
-        switch (upstream->state) {
-        case LOADING:
-                if (status == 200)
-                        said_ready(upstream);
-                else
-                        probe_after(upstream, PROBE_PAUSE);
-                break;
-        case WARMING:
-                if (status == 200 && completion_text(json))
-                        become_named(upstream);
-                else
-                        probe_after(upstream, PROBE_PAUSE);
-                break;
-        case NAMING:
-                if (no_memory)
-                        probe_after(upstream, PROBE_PAUSE);
-                else
-                        named(upstream, json);
-                break;
-        case CHECKING:
-                checked(upstream, status == 200);
-                break;
-        default:
-                break;
-        }
-        json_decref(json);
-}
-
-static bool probe_data(struct fetch *fetch, const char *data, size_t len) {
-        return text_add(&container_of(fetch, struct upstream, probe)->answer, data, len) == 0;
-}
-
-static void upstream_failed(struct upstream *upstream, const char *reason) {
-        cancel_probe(upstream);
-        upstream->state = IDLE;
+void upstream_failed(struct upstream *upstream, const char *reason) {
+        upstream_probe_cancel(upstream);
+        upstream->phase = PHASE_NONE;
         upstream->events->failed(upstream->events, reason);
 }
 
-static void probe_due(struct timer *timer) {
-        struct upstream *upstream = container_of(timer, struct upstream, probe_timer);
-        struct fetch_request request = {
-                .path = upstream->options.health_path,
-                .host = upstream->options.host,
-                .key = upstream->options.key,
-                .timeout = PROBE_TIMEOUT,
-        };
-        int r;
+void upstream_lost(struct upstream *upstream, enum loss how, const char *reason) {
+        upstream_probe_cancel(upstream);
+        upstream->phase = PHASE_NONE;
+        upstream->events->lost(upstream->events, how, reason);
+}
 
-        if (upstream->start_error[0]) {
-                upstream_failed(upstream, upstream->start_error);
-                return;
-        }
-        if (upstream->state == WARMING) {
-                request.path = upstream->options.completion_path;
-                /* The first answer may take as long as the load may. */
-                request.timeout = 0;
-                upstream->warmup = completion_body(NULL, upstream->options.model, upstream->options.warmup,
-                                             strlen(upstream->options.warmup), 1, false);
-                request.body = upstream->warmup;
-                request.body_len = upstream->warmup ? strlen(upstream->warmup) : 0;
-        } else if (upstream->state == NAMING)
-                request.path = "/v1/models";
-        else if (upstream->state == CHECKING)
-                upstream->suspicions = atomic_load(&upstream->generation->suspicions);
-        upstream->probe.data = probe_data;
-        upstream->probe.done = probed;
-        r = fetch_start(&upstream->probe, &upstream->fetcher, &request);
-        if (r < 0)
-                probe_after(upstream, PROBE_PAUSE);
+/* Whether this sign of readiness is one. */
+static bool counts(const struct upstream *upstream, enum upstream_ready sign) {
+        return upstream->options.ready == UPSTREAM_READY_ANY || upstream->options.ready == sign;
 }
 
 static void child_line(struct child *child, bool error, const char *line, size_t len) {
@@ -236,13 +42,16 @@ static void child_line(struct child *child, bool error, const char *line, size_t
         char text[CHILD_LINE_MAX + 1];
 
         upstream->stirred = true;
+        /* Its log of the probes of others is no sign of life: what answers those may be all that is left of it. */
+        if (!memmem(line, len, upstream->options.health_path, strlen(upstream->options.health_path)))
+                upstream->said++;
         upstream->events->said(upstream->events, error, line, len);
-        if (upstream->state != LOADING || !upstream->options.ready_line)
+        if (upstream->phase != PHASE_LOADING || !counts(upstream, UPSTREAM_READY_LINE) || !upstream->options.ready_line)
                 return;
         memcpy(text, line, len);
         text[len] = '\0';
         if (regexec(&upstream->ready_line, text, 0, NULL, 0) == 0)
-                said_ready(upstream);
+                upstream_said_ready(upstream);
 }
 
 static void child_notified(struct child *child, const char *assignment) {
@@ -250,92 +59,63 @@ static void child_notified(struct child *child, const char *assignment) {
         uint64_t usec;
 
         upstream->stirred = true;
-        if (strcmp(assignment, "READY=1") == 0)
-                said_ready(upstream);
-        else if (strncmp(assignment, "STATUS=", 7) == 0)
+        if (strcmp(assignment, "READY=1") == 0) {
+                if (counts(upstream, UPSTREAM_READY_NOTIFY))
+                        upstream_said_ready(upstream);
+        } else if (strncmp(assignment, "STATUS=", 7) == 0)
                 upstream->events->reported(upstream->events, assignment + 7, 0);
         else if (strncmp(assignment, "EXTEND_TIMEOUT_USEC=", 20) == 0 &&
                  number_parse(assignment + 20, strlen(assignment + 20), UINT64_MAX / 1000, &usec) == 0)
                 upstream->events->reported(upstream->events, NULL, usec * 1000);
 }
 
-/* Who listens at `path`. Returns 1, 0 if nobody does, or -errno. */
-static int find_listener(const char *path, struct ucred *listener) {
-        _cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-        socklen_t socklen, len = sizeof(*listener);
-        struct sockaddr_un address;
-
-        if (fd < 0)
-                return -errno;
-        if (address_from_path(path, &address, &socklen) != 0)
-                return -EINVAL;
-        if (connect(fd, (const struct sockaddr *)&address, socklen) < 0)
-                return errno == ECONNREFUSED || errno == ENOENT ? 0 : -errno;
-        return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, listener, &len) < 0 ? -errno : 1;
-}
-
-/*
- * A server that finds a socket at its place does not start: what an earlier one has left there is removed. Where somebody
- * else listens msd would take that one for its model, and tell it all prompts. Returns 0, 1 if it is so, or -errno.
- */
-static int clear_place(const struct upstream *upstream) {
-        const char *path = upstream->target.socket;
-        struct ucred listener;
-        struct stat st;
+void upstream_start_child(struct upstream *upstream) {
         int r;
 
-        if (!*path || lstat(path, &st) < 0 || !S_ISSOCK(st.st_mode))
-                return 0;
-        r = find_listener(path, &listener);
-        if (r < 0)
-                return r;
-        if (r > 0 && !child_has_left(&upstream->child, &listener))
-                return 1;
-        return unlink(path) < 0 && errno != ENOENT ? -errno : 0;
-}
-
-static void start_child(struct upstream *upstream) {
-        int r = clear_place(upstream);
-
-        upstream->state = LOADING;
+        upstream->phase = PHASE_LOADING;
         upstream->activity = 0;
         reading_init(&upstream->reading);
-        if (r != 0) {
-                snprintf(upstream->start_error, sizeof(upstream->start_error), "Cannot start %s: %s: %s",
-                         upstream->options.command[0], upstream->target.socket,
-                         r > 0 ? "another process listens there" : strerror(-r));
-                probe_after(upstream, 0);
-                return;
-        }
+        upstream->oom_kills = cgroup_oom_kills();
         r = child_start(&upstream->child, upstream->options.command);
         if (r < 0)
                 snprintf(upstream->start_error, sizeof(upstream->start_error), "Cannot start %s: %s",
                          upstream->options.command[0], strerror(-r));
-        probe_after(upstream, 0);
+        upstream_probe_after(upstream, 0);
+}
+
+static enum loss loss_of(const struct upstream *upstream, const struct child_end *end) {
+        if (!end->was_killed)
+                return LOSS_CRASHED;
+        return cgroup_oom_kills() > upstream->oom_kills ? LOSS_OUT_OF_MEMORY : LOSS_KILLED;
 }
 
 /* The generation is over; the next one starts when the last process of this one is gone. */
 static void child_exited(struct child *child, const struct child_end *end) {
         struct upstream *upstream = container_of(child, struct upstream, child);
+        const enum loss loss = loss_of(upstream, end);
         const char *cause = cause_line(&child->cause);
         char reason[1024];
 
-        snprintf(reason, sizeof(reason), "%s: %s%s%s", program_of(upstream), end->how, cause[0] ? ": " : "", cause);
-        switch (upstream->state) {
-        case LOADING:
-        case WARMING:
-        case NAMING:
+        snprintf(reason, sizeof(reason), "%s: %s%s%s%s", upstream_program(upstream), end->how,
+                 loss == LOSS_OUT_OF_MEMORY ? " by the kernel, which was out of memory" : "", cause[0] ? ": " : "", cause);
+        switch (upstream->phase) {
+        case PHASE_LOADING:
+        case PHASE_WARMING:
+        case PHASE_NAMING:
                 upstream_failed(upstream, reason);
                 break;
-        case READY:
-        case CHECKING:
-                cancel_probe(upstream);
-                upstream->state = IDLE;
-                upstream->events->lost(upstream->events, end->was_killed ? LOSS_KILLED : LOSS_CRASHED, reason);
+        case PHASE_READY:
+        case PHASE_CHECKING:
+                upstream_lost(upstream, loss, reason);
                 break;
-        case AWAITING_END:
-        case STOPPING:
-        case IDLE:
+        case PHASE_ENDING:
+                snprintf(reason, sizeof(reason), "%s: %s", upstream_program(upstream), upstream->verdict);
+                upstream_lost(upstream, LOSS_FROZEN, reason);
+                break;
+        case PHASE_AWAITING_END:
+        case PHASE_CLEARING:
+        case PHASE_STOPPING:
+        case PHASE_NONE:
                 break;
         }
 }
@@ -344,10 +124,10 @@ static void child_ended(struct child *child, const struct child_end *end) {
         struct upstream *upstream = container_of(child, struct upstream, child);
 
         (void)end;
-        if (upstream->state == AWAITING_END)
-                start_child(upstream);
-        else if (upstream->state == STOPPING) {
-                upstream->state = IDLE;
+        if (upstream->phase == PHASE_AWAITING_END)
+                upstream_clear_place(upstream);
+        else if (upstream->phase == PHASE_STOPPING) {
+                upstream->phase = PHASE_NONE;
                 upstream->events->stopped(upstream->events);
         }
 }
@@ -369,8 +149,12 @@ static const struct child_events child_events = {
 static int upstream_load(struct model *model, struct reactor *reactor, struct generation *generation,
                          struct load_events *events) {
         struct upstream *upstream = upstream_of(model);
+        int r;
 
         if (!upstream->reactor) {
+                r = mailbox_init(&upstream->watch.mailbox, reactor, upstream_work_begins);
+                if (r < 0)
+                        return r;
                 fetcher_init(&upstream->fetcher, reactor, &upstream->target);
                 if (upstream->options.command)
                         child_init(&upstream->child, reactor, &child_events, &upstream->options.child);
@@ -381,16 +165,18 @@ static int upstream_load(struct model *model, struct reactor *reactor, struct ge
         upstream->generation = generation;
         upstream->start_error[0] = '\0';
         upstream->stirred = true;
-        if (child_is_there(&upstream->child)) {
-                upstream->state = AWAITING_END;
+        upstream->warned_at = 0;
+        upstream->result[0] = '\0';
+        if (child_is_there(&upstream->child) && !upstream->keeps_child) {
+                upstream->phase = PHASE_AWAITING_END;
                 child_stop(&upstream->child);
-        } else if (upstream->options.command && child_clear(&upstream->child))
-                upstream->state = AWAITING_END;
-        else if (upstream->options.command)
-                start_child(upstream);
+        } else if (upstream->options.command && !upstream->keeps_child && child_clear(&upstream->child))
+                upstream->phase = PHASE_AWAITING_END;
+        else if (upstream->options.command && !upstream->keeps_child)
+                upstream_clear_place(upstream);
         else {
-                upstream->state = LOADING;
-                probe_after(upstream, 0);
+                upstream->phase = PHASE_LOADING;
+                upstream_probe_after(upstream, 0);
         }
         return 0;
 }
@@ -405,7 +191,7 @@ static bool upstream_progressed(struct model *model) {
                 child_usage(&upstream->child, &usage);
         activity = usage.processor + usage.read + usage.read_from_disk;
         /* One that does not end holds the load. It is said so, and no attempt is lost by it. */
-        progressed = upstream->stirred || activity > upstream->activity || upstream->state == AWAITING_END;
+        progressed = upstream->stirred || activity > upstream->activity || upstream->phase == PHASE_AWAITING_END;
         upstream->stirred = false;
         upstream->activity = activity;
         return progressed;
@@ -421,7 +207,7 @@ static void upstream_measure(struct model *model, struct progress *progress) {
         const uint64_t now = timer_now();
         uint64_t read, size;
 
-        if (!upstream->reactor || upstream->state != LOADING || !child_is_there(&upstream->child))
+        if (!upstream->reactor || upstream->phase != PHASE_LOADING || !child_is_there(&upstream->child))
                 return;
         for (unsigned error = 0; error < 2; error++) {
                 size_t len;
@@ -439,10 +225,12 @@ static void upstream_measure(struct model *model, struct progress *progress) {
 static void upstream_unload(struct model *model) {
         struct upstream *upstream = upstream_of(model);
 
-        if (!upstream->reactor || upstream->state == STOPPING)
+        if (!upstream->reactor || upstream->phase == PHASE_STOPPING)
                 return;
-        cancel_probe(upstream);
-        upstream->state = IDLE;
+        upstream_probe_cancel(upstream);
+        timer_clear(&upstream->freeze_timer);
+        upstream->phase = PHASE_NONE;
+        upstream->keeps_child = false;
         child_stop(&upstream->child);
 }
 
@@ -454,7 +242,7 @@ static bool upstream_stop(struct model *model, struct load_events *events) {
                 return false;
         child_stop_last(&upstream->child);
         upstream->events = events;
-        upstream->state = STOPPING;
+        upstream->phase = PHASE_STOPPING;
         return true;
 }
 
@@ -462,20 +250,13 @@ static void upstream_last_words(struct model *model, char *text, size_t size) {
         cause_summary(&upstream_of(model)->child.cause, text, size);
 }
 
-static void upstream_suspect(struct model *model) {
-        struct upstream *upstream = upstream_of(model);
-
-        if (upstream->state != READY)
-                return;
-        upstream->state = CHECKING;
-        probe_after(upstream, 0);
-}
-
 static void upstream_free(struct model *model) {
         struct upstream *upstream = upstream_of(model);
 
         if (upstream->reactor) {
-                cancel_probe(upstream);
+                upstream_probe_cancel(upstream);
+                timer_clear(&upstream->freeze_timer);
+                mailbox_deinit(&upstream->watch.mailbox);
                 child_deinit(&upstream->child);
                 fetcher_deinit(&upstream->fetcher);
         }
@@ -485,7 +266,7 @@ static void upstream_free(struct model *model) {
 }
 
 static int session_new(struct model *model, const struct session_place *place, struct model_session **session) {
-        const struct upstream *upstream = upstream_of(model);
+        struct upstream *upstream = upstream_of(model);
         const struct upstream_session_options options = {
                 .target = &upstream->target,
                 .completion_path = upstream->options.completion_path,
@@ -495,6 +276,7 @@ static int session_new(struct model *model, const struct session_place *place, s
                 .max_idle = upstream->options.max_idle,
                 .host = upstream->options.host,
                 .key = upstream->options.key,
+                .watch = &upstream->watch,
         };
 
         return upstream_session_new(&options, model, place, session);
@@ -583,7 +365,8 @@ int upstream_new(struct model **model, const struct upstream_options *options) {
                 return -ENOMEM;
         upstream->model.ops = &upstream_ops;
         upstream->options = *options;
-        timer_init(&upstream->probe_timer, probe_due);
+        upstream_probe_init(upstream);
+        upstream_judge_init(upstream);
         if (target_parse(&upstream->target, options->url) < 0 ||
             (options->ready_line &&
              regcomp(&upstream->ready_line, options->ready_line, REG_EXTENDED | REG_NOSUB) != 0)) {

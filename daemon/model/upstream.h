@@ -7,6 +7,14 @@
 #include "daemon/model/child.h"
 #include "daemon/model/model.h"
 
+/* Which sign of readiness counts. */
+enum upstream_ready {
+        UPSTREAM_READY_ANY,
+        UPSTREAM_READY_NOTIFY,
+        UPSTREAM_READY_LINE,
+        UPSTREAM_READY_PROBE,
+};
+
 struct upstream_options {
         const char *url;                /* all strings are borrowed; http://HOST:PORT or unix:PATH */
         char *const *command;           /* NULL: it runs already, and is not ours to start */
@@ -21,6 +29,9 @@ struct upstream_options {
         uint64_t max_connections;       /* to it, of one session; 0: any number */
         uint64_t max_idle;              /* those of them that are kept while they are idle; 0: any number */
         const char *host;               /* the Host field; NULL: the client's own */
+        enum upstream_ready ready;
+        bool any_owner;                 /* who listens there need not be what the command has started */
+        uint64_t freeze_timeout;        /* nanoseconds without a sign of life after which it is lost; 0: never */
         const char *key;                /* a bearer key for msd's own requests, or NULL */
 };
 

@@ -76,6 +76,36 @@ static bool may_keep(struct upstream_connection *connection) {
         return !socket->readable || (socket_read(socket, &extra, 1) == 0 && !socket->input_ended && !socket->broken);
 }
 
+void upstream_run_begins(struct upstream_connection *connection, bool is_light) {
+        struct upstream_session *session = connection->session;
+        struct upstream_watch *watch = session->options.watch;
+
+        connection->is_light = is_light;
+        connection->is_paused = false;
+        session->running_count[is_light]++;
+        if (is_light)
+                return;
+        upstream_work_add(&session->work.in_flight, 1);
+        if (watch && !atomic_load_explicit(&watch->is_set, memory_order_relaxed) && !atomic_exchange(&watch->is_set, true))
+                mailbox_post(&watch->mailbox, 1);
+}
+
+void upstream_run_ended(struct upstream_connection *connection) {
+        struct upstream_session *session = connection->session;
+
+        upstream_run_pause(connection, false);
+        session->running_count[connection->is_light]--;
+        if (!connection->is_light)
+                upstream_work_add(&session->work.in_flight, -1);
+}
+
+void upstream_run_pause(struct upstream_connection *connection, bool paused) {
+        if (connection->is_paused == paused || connection->is_light)
+                return;
+        connection->is_paused = paused;
+        upstream_work_add(&connection->session->work.paused, paused ? 1 : -1);
+}
+
 void upstream_tell_room(struct upstream_session *session) {
         struct session_events *events = session->place.events;
 
@@ -92,7 +122,7 @@ static void finish(struct upstream_connection *connection, enum ending how, cons
         const struct answer_end end = { how, text, len, connection->retry_after };
         const bool keep = may_keep(connection);
 
-        session->running_count[connection->is_light]--;
+        upstream_run_ended(connection);
         run_deinit(connection);
         if (keep)
                 connection_keep(connection);
@@ -340,6 +370,8 @@ static void connection_input(struct socket *socket) {
                         socket_break(socket, ECONNRESET);
                         return;
                 }
+                if (n > 0 && inference && !connection->is_light)
+                        upstream_work_add(&connection->session->work.heard, (int64_t)n);
                 if (n > 0)
                         take_input(connection, socket->group->buffer, n);
                 /* Behind a short read there may be the end of the input. */

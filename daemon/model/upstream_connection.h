@@ -23,6 +23,7 @@ struct upstream_session {
         struct model_session session;
         struct upstream_session_options options;
         struct session_place place;
+        struct upstream_work work;
         json_t *completion_options;
         unsigned generation;                    /* the number of the one that is followed; 0: none yet */
         struct sockaddr_storage address;
@@ -70,6 +71,7 @@ struct upstream_connection {
         bool delivered : 1;
         bool finishing : 1;             /* of a tunnel: its output ends when it is sent */
         bool wants_sent : 1;
+        bool is_paused : 1;
         uint16_t status;
         uint64_t retry_after;
         uint64_t sent_at;
@@ -96,6 +98,18 @@ void upstream_connection_free(struct upstream_connection *connection);
 
 /* Ends the run of one that was refused, and the connection with it. */
 void upstream_connection_refuse(struct upstream_connection *connection);
+
+/* For the one thread that writes a counter of its session's work. */
+static inline void upstream_work_add(atomic_uint_fast64_t *counter, int64_t n) {
+        atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + (uint64_t)n, memory_order_relaxed);
+}
+
+/* Its run begins, and has ended. */
+void upstream_run_begins(struct upstream_connection *connection, bool is_light);
+void upstream_run_ended(struct upstream_connection *connection);
+
+/* Its client does not read for now, or does again. */
+void upstream_run_pause(struct upstream_connection *connection, bool paused);
 
 /* Says `room` where it is due. */
 void upstream_tell_room(struct upstream_session *session);

@@ -144,7 +144,6 @@ static void run_init(struct upstream_connection *connection, struct inference *i
 
         connection->inference = inference;
         connection->state = UPSTREAM_AWAITING;
-        connection->is_light = inference->is_light;
         connection->keep_alive = false;
         connection->heard = false;
         connection->untouched = false;
@@ -156,8 +155,8 @@ static void run_init(struct upstream_connection *connection, struct inference *i
         connection->sent_at = reactor_now(session->place.reactor);
         connection->queued = 0;
         inference->handle = (uintptr_t)connection;
-        session->running_count[connection->is_light]++;
         list_append(&session->running, &connection->link);
+        upstream_run_begins(connection, inference->is_light);
 }
 
 /* Ends the run without a word. */
@@ -165,7 +164,7 @@ static void run_drop(struct upstream_connection *connection) {
         struct upstream_session *session = connection->session;
 
         connection->inference = NULL;
-        session->running_count[connection->is_light]--;
+        upstream_run_ended(connection);
         upstream_connection_close(connection);
         if (session->wants_room)
                 reactor_queue(session->place.reactor, &session->room);
@@ -222,6 +221,7 @@ int upstream_infer(struct model_session *model_session, struct inference *infere
 
 void upstream_pause(struct model_session *session, struct inference *inference, bool paused) {
         (void)session;
+        upstream_run_pause(connection_of(inference), paused);
         socket_pause(&connection_of(inference)->socket, paused);
 }
 
@@ -291,6 +291,7 @@ void upstream_session_free(struct model_session *model_session) {
         timer_clear(&session->retry);
         job_cancel(&session->refuse);
         job_cancel(&session->room);
+        list_remove(&session->work.link);
         json_decref(session->completion_options);
         pool_deinit(&session->pool);
         free(session);
@@ -298,11 +299,12 @@ void upstream_session_free(struct model_session *model_session) {
 
 int upstream_session_new(const struct upstream_session_options *options, struct model *model,
                          const struct session_place *place, struct model_session **session) {
-        struct upstream_session *new = calloc(1, sizeof(*new));
+        struct upstream_session *new = aligned_alloc(_Alignof(struct upstream_session), sizeof(*new));
         int r;
 
         if (!new)
                 return -ENOMEM;
+        *new = (struct upstream_session){ 0 };
         new->session.model = model;
         new->options = *options;
         new->place = *place;
@@ -311,6 +313,9 @@ int upstream_session_new(const struct upstream_session_options *options, struct 
         list_init(&new->running);
         list_init(&new->refused);
         list_init(&new->closing);
+        list_init(&new->work.link);
+        if (options->watch)
+                list_append(&options->watch->works, &new->work.link);
         timer_init(&new->retry, retry_due);
         job_init(&new->refuse, refuse_run);
         job_init(&new->room, room_run);

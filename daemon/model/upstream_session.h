@@ -5,8 +5,26 @@
  * of kept connections to the generation that it follows. For daemon/model/upstream alone.
  */
 
+#include <stdatomic.h>
+
+#include "daemon/loop/mailbox.h"
 #include "daemon/model/model.h"
 #include "daemon/model/resolver.h"
+
+/* The requests of a session that hold a place: its worker writes this, the main thread reads it. */
+struct upstream_work {
+        _Alignas(64) atomic_uint_fast64_t in_flight;
+        atomic_uint_fast64_t paused;    /* of those, the ones whose clients do not read */
+        atomic_uint_fast64_t heard;     /* bytes of answers so far */
+        struct list link;               /* for the main thread, which makes and frees sessions */
+};
+
+/* Who watches that those requests get on: nobody, until there is one. */
+struct upstream_watch {
+        struct list works;              /* of all sessions */
+        atomic_bool is_set;             /* a request that begins need not say so */
+        struct mailbox mailbox;         /* otherwise it does, here */
+};
 
 /* All is borrowed, and outlives the session. */
 struct upstream_session_options {
@@ -18,6 +36,7 @@ struct upstream_session_options {
         uint64_t max_idle;              /* idle connections that are kept; 0: any number */
         const char *host;               /* the Host field; NULL: the client's own */
         const char *key;                /* a bearer key for prompts, or NULL */
+        struct upstream_watch *watch;   /* NULL: nobody watches */
 };
 
 #define UPSTREAM_LIGHT_MAX 32

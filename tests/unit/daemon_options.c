@@ -100,7 +100,7 @@ static const struct {
         { "--max-connections 0", "--max-connections: 0 is not within 1 to 2147483647" },
         { "--max-prompt 2147483648", "--max-prompt: 2147483648 is not within 0 to 2147483647" },
         { "--max-waiting +1", "--max-waiting: \"+1\" is no number" },
-        { "--on-load-failure die", "--on-load-failure: \"die\" is neither exit nor stay" },
+        { "--on-load-failure die", "--on-load-failure: \"die\" is none of exit|stay" },
         { "--quiet=yes", "--quiet=yes: it takes no value" },
         { "--nope", "--nope: no such option" },
         { "-x", "-x: no such option" },

@@ -47,7 +47,7 @@ static void assert_member(const char *name, const char *value) {
 START_TEST(status_members) {
         static const char *const names[] = { "status", "model", "generation", "attempt", "load_s", "progress", "eta_s", "waiting",
                 "oldest_wait_s", "processing", "completed", "failed", "cancelled", "connections", "uptime_s", "error",
-                "last_words", "version", "pid" };
+                "last_words", "probe", "version", "pid" };
         json_t *json = object(), *value;
         const char *name;
         size_t i = 0;
@@ -71,6 +71,7 @@ START_TEST(status_life) {
         assert_member("generation", "1");
         assert_member("attempt", "1");
         assert_member("error", "null");
+        assert_member("probe", "null");
 
         assert_member("last_words", "[]");
 
