@@ -210,13 +210,13 @@ START_TEST(unavailable) {
 }
 END_TEST
 
-/* The model is lost: the request waits for the next generation. */
+/* The model is lost, for it is not available for long: the request waits for the next generation. */
 START_TEST(lost) {
         struct peer_status status;
         struct raw_request none;
         struct http ready;
 
-        start_ready(OPTIONS());
+        start_ready(OPTIONS("--freeze-timeout", "300ms"));
         http_post(&http, "/v1/completions", "{}");
         take();
         raw.sick = true;
