@@ -253,7 +253,9 @@ SYSTEMD_TESTS := $(filter-out tests/systemd/inside.sh,$(wildcard tests/systemd/*
 # Behind the balancers of systemd/examples, where they are installed.
 BALANCER_TESTS := $(filter-out tests/balancers/start.sh,$(wildcard tests/balancers/*.sh))
 
-$(BUILD)/tests/systemd/crowd: %: %.o $(call objects,common/address.c)
+SYSTEMD_CLIENTS := $(addprefix $(BUILD)/tests/systemd/,crowd steady)
+
+$(SYSTEMD_CLIENTS): %: %.o $(call objects,common/address.c)
 	$(CC) $(LDFLAGS) -o $@ $^
 
 # Programs that people have, as clients.
@@ -268,7 +270,7 @@ check:
 	@tests/support/packages.sh check
 	@$(MAKE) --no-print-directory -s -j"$$(nproc)" check-built
 
-check-built: all $(UNIT_TESTS) $(SYSTEM_TESTS) $(BUILD)/tests/systemd/crowd $(BUILD)/tests/upstream/server \
+check-built: all $(UNIT_TESTS) $(SYSTEM_TESTS) $(SYSTEMD_CLIENTS) $(BUILD)/tests/upstream/server \
 		$(BUILD)/tests/model/rounds $(FUZZ_TESTS) $(BUILD)/tests/soak/soak \
 		$(FAULTS)
 	@MSD=$(BUILD)/msd MSCLI=$(BUILD)/mscli BUILD=$(BUILD) tests/support/run-tests.sh $(BUILD)/logs \
