@@ -16,12 +16,18 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "common/number.h"
 #include "common/printable.h"
 #include "common/util.h"
 
 #define OUTPUT_MAX (64u << 20)
 #define ERRORS_MAX (4u << 20)
 #define STOP_SECONDS 3
+
+/* The least time between two drawings of a bar. */
+#define BAR_INTERVAL (100 * NSEC_PER_MSEC)
+
+#define ERASE "\r\033[K"
 
 /* One of the model's, with its LF. */
 #define FOREIGN_MAX 4100
@@ -47,6 +53,11 @@ struct writer {
         size_t size;
         size_t writing;                 /* bytes that the thread has taken, and may not have written yet */
         uint64_t left_out;              /* lines behind those that are there */
+        char bar[LOG_BAR_MAX];          /* below them */
+        bool bar_stale;                 /* it is not what the terminal shows */
+        /* The thread's own. */
+        bool bar_shown;
+        uint64_t bar_drawn;             /* nanoseconds of CLOCK_MONOTONIC */
 };
 
 static struct writer output = {
@@ -184,6 +195,63 @@ void log_foreign(bool error, const char *line, size_t len) {
         hand_on(error ? errors_writer() : &output, text, n);
 }
 
+void log_bar(const char *text) {
+        struct writer *writer = errors_writer();
+
+        pthread_mutex_lock(&writer->mutex);
+        if (strcmp(writer->bar, text) != 0) {
+                snprintf(writer->bar, sizeof(writer->bar), "%s", text);
+                writer->bar_stale = true;
+                pthread_cond_signal(&writer->changed);
+        }
+        pthread_mutex_unlock(&writer->mutex);
+}
+
+static uint64_t clock_now(void) {
+        struct timespec now;
+
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        return (uint64_t)now.tv_sec * NSEC_PER_SEC + (uint64_t)now.tv_nsec;
+}
+
+/* Under the mutex. What is taken away is taken away at once. */
+static bool bar_is_due(const struct writer *writer) {
+        return writer->bar_stale && (!writer->bar[0] || clock_now() >= writer->bar_drawn + BAR_INTERVAL);
+}
+
+/* Waits for something to do: for a bar that was drawn just now, until it may be drawn again. */
+static void writer_wait(struct writer *writer) {
+        const uint64_t due = writer->bar_drawn + BAR_INTERVAL;
+        const struct timespec deadline = { (time_t)(due / NSEC_PER_SEC), (long)(due % NSEC_PER_SEC) };
+
+        if (writer->bar_stale)
+                (void)pthread_cond_timedwait(&writer->changed, &writer->mutex, &deadline);
+        else
+                (void)pthread_cond_wait(&writer->changed, &writer->mutex);
+}
+
+/* Takes the bar to be drawn now, if it is. Under the mutex. */
+static bool take_bar(struct writer *writer, char bar[static LOG_BAR_MAX]) {
+        if (!bar_is_due(writer))
+                return false;
+        memcpy(bar, writer->bar, LOG_BAR_MAX);
+        writer->bar_stale = false;
+        return true;
+}
+
+static void draw_bar(struct writer *writer, const char *bar) {
+        (void)write_all(writer->fd, bar, strlen(bar));
+        writer->bar_shown = bar[0];
+        writer->bar_drawn = clock_now();
+}
+
+/* So that a line, or another bar, takes its place. */
+static void erase_bar(struct writer *writer) {
+        if (writer->bar_shown)
+                (void)write_all(writer->fd, ERASE, strlen(ERASE));
+        writer->bar_shown = false;
+}
+
 /* What is said of a writer is for the reader of standard error: here and now, if that is the one. */
 static void say_of(struct writer *writer, const char *format, ...) __attribute__((format(printf, 2, 3)));
 static void say_of(struct writer *writer, const char *format, ...) {
@@ -209,19 +277,26 @@ static void *writer_run(void *argument) {
                 _cleanup_free_ char *lines = NULL;
                 uint64_t left_out = writer->left_out;
                 size_t len = writer->len;
+                char bar[LOG_BAR_MAX];
+                bool has_bar;
                 int r = error;
 
-                if (len == 0 && left_out == 0) {
+                if (len == 0 && left_out == 0 && !bar_is_due(writer)) {
                         if (writer->state == STOPPING)
                                 break;
-                        pthread_cond_wait(&writer->changed, &writer->mutex);
+                        writer_wait(writer);
                         continue;
                 }
                 lines = STEAL_POINTER(writer->lines);
                 writer->writing = len;
                 writer->len = writer->size = 0;
                 writer->left_out = 0;
+                has_bar = take_bar(writer, bar);
+                /* It is to be drawn again below the lines, though not for each of them. */
+                writer->bar_stale |= !has_bar && writer->bar[0];
                 pthread_mutex_unlock(&writer->mutex);
+
+                erase_bar(writer);
 
                 /* A reader that went away does not come back. */
                 if (error != -EPIPE)
@@ -232,9 +307,13 @@ static void *writer_run(void *argument) {
                 if (left_out > 0)
                         say_of(writer, "Nobody read %s: %" PRIu64 " lines are left out", writer->name, left_out);
 
+                if (has_bar)
+                        draw_bar(writer, bar);
+
                 pthread_mutex_lock(&writer->mutex);
                 writer->writing = 0;
         }
+        erase_bar(writer);
         writer->finished = true;
         pthread_cond_broadcast(&writer->changed);
         pthread_mutex_unlock(&writer->mutex);

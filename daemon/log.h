@@ -49,3 +49,10 @@ void log_output(const char *lines, size_t len);
  * writes to every terminal.
  */
 void log_foreign(bool error, const char *line, size_t len);
+
+/*
+ * Where standard error is a terminal: has it show `text`, which does not move the cursor, below all lines, until another
+ * comes; empty: none. It is drawn ten times a second at the most.
+ */
+#define LOG_BAR_MAX 1024
+void log_bar(const char *text);

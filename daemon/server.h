@@ -46,6 +46,7 @@ struct model_server {
         struct loader loader;
         struct progress progress;               /* of the load that is under way */
         struct timer measure;
+        bool has_terminal;                      /* where it is shown */
         struct history history;
         struct worker_group workers;
         struct list generations;                /* the last is the current one; those before it may still be looked at */

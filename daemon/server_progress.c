@@ -1,8 +1,10 @@
 #include <stdlib.h>
+#include <unistd.h>
 
+#include "common/bar.h"
 #include "common/number.h"
 #include "common/util.h"
-#include "daemon/notify.h"
+#include "daemon/log.h"
 #include "daemon/server_inner.h"
 
 /* How often a load that is under way is looked at. */
@@ -20,12 +22,24 @@ static void measure_later(struct model_server *server) {
         reactor_set_timer(&server->reactor, &server->measure, MAX(timer_now(), server->progress.began) + MEASURE_INTERVAL);
 }
 
+/* On the terminal that msd was started on. */
+static void show_bar(struct model_server *server) {
+        const double fraction = status_expectation(&server->status).fraction;
+        char line[BAR_LINE_MAX];
+
+        if (!server->has_terminal)
+                return;
+        bar_line(line, fraction, server_status_line(server), bar_columns(STDERR_FILENO), bar_has_colour());
+        log_bar(line);
+}
+
 static void measure_due(struct timer *timer) {
         struct model_server *server = container_of(timer, struct model_server, measure);
 
         model_measure(server->model, &server->progress);
         progress_update(&server->progress, timer_now());
         status_expect(&server->status, &server->progress);
+        show_bar(server);
         if (server->queue.changed)
                 server->queue.changed(&server->queue);
         measure_later(server);
@@ -33,6 +47,7 @@ static void measure_due(struct timer *timer) {
 
 void server_progress_init(struct model_server *server) {
         timer_init(&server->measure, measure_due);
+        server->has_terminal = bar_is_for(STDERR_FILENO);
         history_init(&server->history, server->options->upstream ? getenv("STATE_DIRECTORY") : NULL);
 }
 
@@ -49,7 +64,7 @@ void server_progress_begin(struct model_server *server, uint64_t pause) {
         progress_begin(&server->progress, &earlier, timer_now() + pause);
         status_expect(&server->status, &server->progress);
         /* There is nothing to measure of the simulated model: who reads the status sees its time pass. */
-        if (server->options->upstream || server->queue.changed)
+        if (server->options->upstream || server->queue.changed || server->has_terminal)
                 measure_later(server);
 }
 
@@ -61,6 +76,8 @@ void server_progress_end(struct model_server *server, bool succeeded) {
         struct progress_earlier earlier;
 
         timer_clear(&server->measure);
+        if (server->has_terminal)
+                log_bar("");
         if (succeeded && server->options->upstream && server->progress.began > 0) {
                 progress_end(&server->progress, timer_now(), &earlier);
                 history_add(&server->history, load_key(server->options), &earlier);

@@ -9,9 +9,13 @@
 #include "common/json.h"
 #include "daemon/front/http_connection.h"
 
-/* Seconds after which a client may try again: a load may be over soon; one that has failed was tried already. */
+/*
+ * Seconds after which a client may try again: another process may be there soon; a load that has failed was tried already.
+ * While a model loads, the status says.
+ */
 #define RETRY_SOON "Retry-After: 1\r\n"
 #define RETRY_LATER "Retry-After: 10\r\n"
+#define RETRY_FIELD_MAX 40
 
 #define TYPE_JSON "application/json"
 #define TYPE_TEXT "text/plain; charset=utf-8"
@@ -139,12 +143,22 @@ static unsigned status_of(enum protocol_code code) {
         return statuses[code];
 }
 
+/* When the load that is under way is expected to have ended. */
+static const char *format_retry(const struct http_connection *connection, char field[static RETRY_FIELD_MAX]) {
+        snprintf(field, RETRY_FIELD_MAX, "Retry-After: %u\r\n", status_retry_after(connection->http->status));
+        return field;
+}
+
 void http_reply_error(struct http_connection *connection, enum protocol_code code, const char *message) {
         const unsigned status = status_of(code);
         const char *fields = NULL;
+        char loaded[RETRY_FIELD_MAX];
 
         if (status == 503)
                 fields = code == PROTOCOL_SHUTTING_DOWN ? RETRY_SOON : RETRY_LATER;
+        /* What is full of those who wait for a load is empty after it. */
+        if (code == PROTOCOL_QUEUE_FULL && status_expectation(connection->http->status).left >= 0)
+                fields = format_retry(connection, loaded);
         http_reply_failure(connection, status, protocol_code_name(code), message, fields);
 }
 
@@ -290,11 +304,11 @@ static void reply_made(struct http_connection *connection, const char *type, cha
 
 /* While it loads, with what the last probe saw. */
 static void reply_loading(struct http_connection *connection) {
-        char message[320], probe[256];
+        char message[320], probe[256], retry[RETRY_FIELD_MAX];
 
         status_get_probe(connection->http->status, probe, sizeof(probe));
         snprintf(message, sizeof(message), "Loading model%s%s", probe[0] ? ": " : "", probe);
-        http_reply_failure(connection, 503, "loading", message, RETRY_SOON);
+        http_reply_failure(connection, 503, "loading", message, format_retry(connection, retry));
 }
 
 static void reply_ready(struct http_connection *connection, const char *type, const char *text) {
