@@ -13,6 +13,7 @@
 #include "client/query.h"
 #include "client/request.h"
 #include "client/session.h"
+#include "common/bar.h"
 #include "common/number.h"
 #include "common/util.h"
 
@@ -146,7 +147,7 @@ static int run_request(struct run *run) {
         if (r == INPUT_TIMED_OUT)
                 return timed_out(run, "standard input has not ended, and nothing was sent");
         if (r == 0)
-                r = request_init(&request, &input, &run->output, run->options.stream, isatty(STDERR_FILENO));
+                r = request_init(&request, &input, &run->output, run->options.stream, bar_is_for(STDERR_FILENO));
         if (r < 0) {
                 output_complain(&run->output, "%s", strerror(-r));
                 return STATUS_FAILED;
@@ -173,7 +174,7 @@ static int run_query(struct run *run) {
         r = reach(run);
         if (r != 0)
                 return r;
-        query_init(&query, run->options.command, run->options.json, &run->output);
+        query_init(&query, run->options.command, run->options.json, &run->output, bar_is_for(STDERR_FILENO));
         r = query_run(&query, &run->session);
         return conclude(run, r, query.failed ? STATUS_FAILED : STATUS_ANSWERED);
 }

@@ -3,9 +3,9 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "common/bar.h"
 #include "common/number.h"
 #include "common/util.h"
 
@@ -21,15 +21,6 @@ uint64_t progress_begin(struct progress *progress, uint64_t now) {
         return now + PROGRESS_DELAY;
 }
 
-/* A line that is wider than the terminal could not be erased. */
-static size_t columns(void) {
-        struct winsize size = { 0 };
-
-        if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) < 0 || size.ws_col == 0)
-                return 79;
-        return (size_t)size.ws_col - 1;
-}
-
 static const char *whole_seconds(char buffer[static NUMBER_DURATION_MAX], uint64_t nsec) {
         return number_format_duration(buffer, nsec / NSEC_PER_SEC * NSEC_PER_SEC);
 }
@@ -37,7 +28,7 @@ static const char *whole_seconds(char buffer[static NUMBER_DURATION_MAX], uint64
 /* What is known of the model, and of the others. */
 static void describe(const struct progress *progress, char text[static DESCRIPTION_MAX]) {
         const struct status *status = &progress->status;
-        char load[NUMBER_DURATION_MAX], others[64] = "";
+        char load[NUMBER_DURATION_MAX], words[BAR_WORDS_MAX], others[64] = "";
 
         if (!progress->known) {
                 snprintf(text, DESCRIPTION_MAX, " for an answer");
@@ -52,6 +43,8 @@ static void describe(const struct progress *progress, char text[static DESCRIPTI
                 snprintf(text, DESCRIPTION_MAX, " for the model: loading for %s, attempt %" PRIu64 "%s%s%s",
                          load, status->attempt, others, status->error[0] != '\0' ? "; last: " : "",
                          status->error);
+        else if (strcmp(status->status, "loading") == 0 && bar_words(words, status->progress, status->eta) > 0)
+                snprintf(text, DESCRIPTION_MAX, " for the model: %s%s", words, others);
         else if (strcmp(status->status, "loading") == 0)
                 snprintf(text, DESCRIPTION_MAX, " for the model: loading for %s%s", load, others);
         else if (strcmp(status->status, "ready") == 0)
@@ -64,17 +57,14 @@ static void describe(const struct progress *progress, char text[static DESCRIPTI
 }
 
 static void draw(struct progress *progress, uint64_t now) {
-        char text[DESCRIPTION_MAX], line[DESCRIPTION_MAX + NUMBER_DURATION_MAX + sizeof("Waiting ")];
-        char waited[NUMBER_DURATION_MAX];
-        size_t width = columns();
+        const double fraction = progress->known && strcmp(progress->status.status, "loading") == 0 ? progress->status.progress : -1;
+        char text[DESCRIPTION_MAX], words[DESCRIPTION_MAX + NUMBER_DURATION_MAX + sizeof("Waiting ")];
+        char waited[NUMBER_DURATION_MAX], line[BAR_LINE_MAX];
 
         describe(progress, text);
-        snprintf(line, sizeof(line), "Waiting %s%s", whole_seconds(waited, now - progress->since), text);
-        /* One column for a byte, at the most: what is not ASCII has to be counted as one. */
-        for (char *p = line; *p != '\0'; p++)
-                if ((unsigned char)*p >= 0x80)
-                        *p = '?';
-        fprintf(stderr, "\r%.*s\033[K", (int)width, line);
+        snprintf(words, sizeof(words), "Waiting %s%s", whole_seconds(waited, now - progress->since), text);
+        bar_line(line, fraction, words, bar_columns(STDERR_FILENO), bar_has_colour());
+        fprintf(stderr, "\r%s\033[K", line);
         (void)fflush(stderr);
         progress->shown = true;
 }

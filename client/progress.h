@@ -1,8 +1,8 @@
 #pragma once
 
 /*
- * One line on a terminal for who waits: for how long, for what, and behind how many others. It is drawn anew
- * every second, and erased before anything else is said.
+ * One line on a terminal for who waits: for how long, for what, how far that is, and behind how many others. It is drawn
+ * anew every second, and erased before anything else is said.
  */
 
 #include <stdbool.h>

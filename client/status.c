@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/bar.h"
 #include "common/json.h"
 #include "common/number.h"
 #include "common/printable.h"
@@ -51,6 +52,13 @@ static uint64_t take_seconds(const json_t *object, const char *name) {
         return seconds > 0 && seconds < 1e9 ? (uint64_t)(seconds * 1e3 + 0.5) * NSEC_PER_MSEC : 0;
 }
 
+static double take_fraction(const json_t *object, const char *name) {
+        const json_t *number = json_object_get(object, name);
+        double fraction = json_is_number(number) ? json_number_value(number) : -1;
+
+        return fraction >= 0 && fraction <= 1 ? fraction : -1;
+}
+
 static void json_free(json_t **json) {
         json_decref(*json);
 }
@@ -71,6 +79,8 @@ int status_parse(const char *text, size_t len, struct status *status) {
         status->generation = take_number(object, "generation");
         status->attempt = take_number(object, "attempt");
         status->load = take_seconds(object, "load_s");
+        status->progress = take_fraction(object, "progress");
+        status->eta = json_is_number(json_object_get(object, "eta_s")) ? (int64_t)take_seconds(object, "eta_s") : -1;
         status->waiting = take_number(object, "waiting");
         status->oldest_wait = take_seconds(object, "oldest_wait_s");
         status->processing = take_number(object, "processing");
@@ -100,7 +110,19 @@ static void __attribute__((format(printf, 2, 3))) add(struct text *text, const c
                 text->len += MIN((size_t)n, left - 1);
 }
 
-size_t status_format(char buffer[static STATUS_TEXT_MAX], const struct status *status) {
+/* How far the load is, as far as that is known. */
+static void add_progress(struct text *text, const struct status *status, size_t columns, bool colour) {
+        static const char title[] = "Progress:  ";
+        char words[BAR_WORDS_MAX], line[BAR_LINE_MAX];
+
+        if (bar_words(words, status->progress, status->eta) == 0)
+                return;
+        if (columns > sizeof(title))
+                (void)bar_line(line, status->progress, words, columns - sizeof(title), colour);
+        add(text, "%s%s\n", title, columns > sizeof(title) ? line : words);
+}
+
+size_t status_format(char buffer[static STATUS_TEXT_MAX], const struct status *status, size_t columns, bool colour) {
         char load[NUMBER_DURATION_MAX], wait[NUMBER_DURATION_MAX], uptime[NUMBER_DURATION_MAX];
         struct text text = { buffer, 0 };
 
@@ -118,6 +140,7 @@ size_t status_format(char buffer[static STATUS_TEXT_MAX], const struct status *s
         else
                 add(&text, "\n");
 
+        add_progress(&text, status, columns, colour);
         add(&text, "Model:     %s (generation %" PRIu64 ")\n",
             status->model[0] != '\0' ? status->model : "none", status->generation);
         if (status->error[0] != '\0')

@@ -4,6 +4,7 @@
  * The object that STATUS answers with: parse it, and say it to people.
  */
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -16,6 +17,8 @@ struct status {
         uint64_t generation;
         uint64_t attempt;
         uint64_t load;          /* all times in nanoseconds */
+        double progress;        /* of the load, 0 to 1; negative: not known */
+        int64_t eta;            /* until it is expected to end; negative: not known */
         uint64_t waiting;
         uint64_t oldest_wait;
         uint64_t processing;
@@ -38,6 +41,9 @@ enum {
  */
 int status_parse(const char *text, size_t len, struct status *status);
 
-/* Says it in a few lines, each with its end, into `buffer`. Returns their length. */
+/*
+ * Says it in a few lines, each with its end, into `buffer`. For a terminal of `columns` columns, a bar shows how far a load is;
+ * 0: for no terminal. Returns their length.
+ */
 #define STATUS_TEXT_MAX 6144
-size_t status_format(char buffer[static STATUS_TEXT_MAX], const struct status *status);
+size_t status_format(char buffer[static STATUS_TEXT_MAX], const struct status *status, size_t columns, bool colour);

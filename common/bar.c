@@ -12,9 +12,6 @@
 #define CELLS_MIN 10
 #define CELLS_MAX 30
 
-/* For the text beside a bar. */
-#define TEXT_MIN 30
-
 #define COLUMNS_DEFAULT 80
 #define COLUMNS_MAX 500
 
@@ -44,11 +41,12 @@ size_t bar_words(char buffer[static BAR_WORDS_MAX], double fraction, int64_t lef
 }
 
 size_t bar_line(char buffer[static BAR_LINE_MAX], double fraction, const char *text, size_t columns, bool colour) {
+        const size_t beside = sizeof("[] ") - 1 + strlen(text);
         size_t n = 0, cells = 0, full;
 
         columns = MIN(columns, (size_t)COLUMNS_MAX);
-        if (fraction >= 0 && columns >= CELLS_MIN + 3 + TEXT_MIN)
-                cells = MIN(columns - 3 - TEXT_MIN, (size_t)CELLS_MAX);
+        if (fraction >= 0 && columns >= beside + CELLS_MIN)
+                cells = MIN(columns - beside, (size_t)CELLS_MAX);
         if (cells > 0) {
                 full = MIN((size_t)(fraction * (double)cells), cells);
                 n = (size_t)snprintf(buffer, BAR_LINE_MAX, "[%s", colour ? GREEN : "");

@@ -13,9 +13,9 @@
 size_t bar_words(char buffer[static BAR_WORDS_MAX], double fraction, int64_t left);
 
 /*
- * One line for a terminal of `columns` columns: a bar, and `text` behind it, in which each byte beyond ASCII becomes `?`, so
- * that a byte is a column. A terminal that is too narrow for both gets the text alone, cut. Without a fraction (negative)
- * there is no bar. Returns its length; nothing of it moves the cursor.
+ * One line for a terminal of `columns` columns: a bar, as long as there is room, and `text` behind it, in which each byte
+ * beyond ASCII becomes `?`, so that a byte is a column. A terminal that is too narrow for both gets the text alone, cut.
+ * Without a fraction (negative) there is no bar. Returns its length; nothing of it moves the cursor.
  */
 #define BAR_LINE_MAX 1024
 size_t bar_line(char buffer[static BAR_LINE_MAX], double fraction, const char *text, size_t columns, bool colour);

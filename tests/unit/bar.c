@@ -36,9 +36,11 @@ START_TEST(lines) {
         ck_assert_str_eq(buffer, "[###############...............] half");
         bar_line(buffer, 0, "none", 79, false);
         ck_assert_str_eq(buffer, "[..............................] none");
-        bar_line(buffer, 1, "all", 43, false);
+        bar_line(buffer, 1, "all", 16, false);
         ck_assert_str_eq(buffer, "[##########] all");
-        bar_line(buffer, 0.5, "half", 43, true);
+        bar_line(buffer, 1, "all", 15, false);
+        ck_assert_str_eq(buffer, "all");
+        bar_line(buffer, 0.5, "half", 17, true);
         ck_assert_str_eq(buffer, "[\033[32m#####.....\033[0m] half");
         /* No room, and nothing to draw. */
         bar_line(buffer, 0.5, "half of it", 6, false);
