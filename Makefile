@@ -200,7 +200,7 @@ $(SYSTEM_TESTS): $(BUILD)/tests/system/%: $(BUILD)/tests/system/%.o \
 	$(CC) $(LDFLAGS) -o $@ $^ $(CHECK_LIBS) $(CLIENT_LIBS) -lutil
 
 # The model server that the tests have.
-$(BUILD)/tests/upstream/server: %: %.o $(call objects,common/number.c)
+$(BUILD)/tests/upstream/server: %: %.o $(call objects,tests/upstream/load.c common/number.c)
 	$(CC) $(LDFLAGS) -o $@ $^ $(shell $(PKG_CONFIG) --libs libmicrohttpd jansson libsystemd)
 
 # Gate and places with real threads; their own epoll_wait() and epoll_pwait2() count how often they wake up.
@@ -210,6 +210,7 @@ $(BUILD)/tests/model/rounds: %: %.o $(addprefix $(BUILD)/,$(addsuffix .o,$(UNIT_
 # Fuzz targets, each with the sources it is for. In build/fuzz they are libFuzzer's (make fuzz), elsewhere plain programs
 # over their corpora.
 FUZZ_line := common/line
+FUZZ_progress := $(UNIT_progress)
 FUZZ_printable := common/printable
 FUZZ_protocol := common/protocol common/number
 FUZZ_number := common/number

@@ -36,7 +36,7 @@ static void describe(const struct progress *progress, char text[static DESCRIPTI
         }
         whole_seconds(load, status->load);
         if (progress->others > 0)
-                snprintf(others, sizeof(others), ", behind %" PRIu64 " other request%s", progress->others,
+                snprintf(others, sizeof(others), ", behind %" PRIu64 " other%s", progress->others,
                          progress->others == 1 ? "" : "s");
 
         if (strcmp(status->status, "loading") == 0 && status->attempt > 1)
@@ -44,7 +44,7 @@ static void describe(const struct progress *progress, char text[static DESCRIPTI
                          load, status->attempt, others, status->error[0] != '\0' ? "; last: " : "",
                          status->error);
         else if (strcmp(status->status, "loading") == 0 && bar_words(words, status->progress, status->eta) > 0)
-                snprintf(text, DESCRIPTION_MAX, " for the model: %s%s", words, others);
+                snprintf(text, DESCRIPTION_MAX, ": %s%s", words, others);
         else if (strcmp(status->status, "loading") == 0)
                 snprintf(text, DESCRIPTION_MAX, " for the model: loading for %s%s", load, others);
         else if (strcmp(status->status, "ready") == 0)

@@ -58,7 +58,8 @@ static int query_reply(struct session_events *events, const struct protocol_repl
 
         /* Neither has an ID: but the status is an object, and no answer to another command is. */
         if (query->progress.asked && reply->type == PROTOCOL_OK && reply->length > 0 && body[0] == '{') {
-                progress_answered(&query->progress, body, (size_t)reply->length, 0, deadline_now());
+                /* Nobody is ahead of those who wait for the model alone. */
+                progress_answered(&query->progress, body, (size_t)reply->length, UINT64_MAX, deadline_now());
                 return 0;
         }
         progress_hide(&query->progress);

@@ -321,6 +321,8 @@ void peer_parse_status(const char *json, struct peer_status *status) {
         status->generation = member_number(json, "generation");
         status->attempt = member_number(json, "attempt");
         status->load = member_real(json, "load_s");
+        status->progress = strstr(json, "\"progress\":null") ? -1 : member_real(json, "progress");
+        status->eta = strstr(json, "\"eta_s\":null") ? -1 : member_real(json, "eta_s");
         status->waiting = member_number(json, "waiting");
         status->oldest_wait = member_real(json, "oldest_wait_s");
         status->processing = member_number(json, "processing");

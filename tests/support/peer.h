@@ -38,6 +38,8 @@ struct peer_status {
         uint64_t generation;
         uint64_t attempt;
         double load;
+        double progress;        /* negative for null, as is: */
+        double eta;
         uint64_t waiting;
         double oldest_wait;
         uint64_t processing;

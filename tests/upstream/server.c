@@ -13,6 +13,10 @@
  *      --think D                       how long an answer takes, or each part of a stream
  *      --key KEY                       who does not bring it (Authorization: Bearer KEY) gets 401
  *      --exit N                        instead of being ready it ends so, with a last word on standard error
+ *      --load-by status|bar|dots|read|map      how it can be seen how far it is, every hundredth of the load
+ *      --weights FILE                  what it reads or maps for that; made if it is not there
+ *      --warm-up D                     so long it takes behind that, in silence
+ *      --load-until N                  it gets no further than so many percent
  *      --once FILE                     the faults and the load time are for the first start alone, which makes FILE
  *      --again D                       the load time of the later ones
  *      --stuck                         it is never ready, and nothing moves
@@ -45,11 +49,12 @@
 #include <unistd.h>
 
 #include "common/number.h"
+#include "tests/upstream/load.h"
 
 static struct {
         const char *socket;
         uint64_t port;
-        uint64_t load;
+        struct load load;
         uint64_t think;
         uint64_t again;
         const char *line;
@@ -368,7 +373,9 @@ static uint64_t duration(const char *text) {
 static void parse(int argc, char **argv) {
         static const struct option table[] = {
                 { "socket", required_argument, NULL, 's' }, { "port", required_argument, NULL, 'p' },
-                { "load", required_argument, NULL, 'l' },   { "never-healthy", no_argument, NULL, 'h' },
+                { "load", required_argument, NULL, 'l' },   { "load-by", required_argument, NULL, 'B' },
+                { "weights", required_argument, NULL, 'W' }, { "warm-up", required_argument, NULL, 'U' },
+                { "load-until", required_argument, NULL, 'N' }, { "never-healthy", no_argument, NULL, 'h' },
                 { "eager", no_argument, NULL, 'a' },        { "notify", no_argument, NULL, 'n' },
                 { "line", required_argument, NULL, 'i' },
                 { "think", required_argument, NULL, 't' },  { "exit", required_argument, NULL, 'e' },
@@ -385,7 +392,14 @@ static void parse(int argc, char **argv) {
                 switch (c) {
                 case 's': options.socket = optarg; break;
                 case 'p': options.port = strtoul(optarg, NULL, 10); break;
-                case 'l': options.load = duration(optarg); break;
+                case 'l': options.load.time = duration(optarg); break;
+                case 'B':
+                        if (!load_way(optarg, &options.load.way))
+                                exit(2);
+                        break;
+                case 'W': options.load.weights = optarg; break;
+                case 'U': options.load.warm_up = duration(optarg); break;
+                case 'N': options.load.until = strtoul(optarg, NULL, 10); break;
                 case 'h': options.never_healthy = true; break;
                 case 'a': options.eager = true; break;
                 case 'n': options.notifies = true; break;
@@ -404,7 +418,7 @@ static void parse(int argc, char **argv) {
         /* The first start is the one that can make the file. */
         if (options.once && open(options.once, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600) < 0) {
                 options.fails = options.stuck = false;
-                options.load = options.again;
+                options.load.time = options.again;
         }
 }
 
@@ -442,7 +456,7 @@ int main(int argc, char **argv) {
         printf("upstream: loading\n");
         if (options.notifies)
                 sd_notify(0, "STATUS=half way\nEXTEND_TIMEOUT_USEC=7000000000");
-        rest(options.load);
+        load_run(&options.load);
         if (options.fails) {
                 fprintf(stderr, "upstream: reading weights\nupstream: no such weights\n");
                 return options.status;
