@@ -21,6 +21,8 @@
  *      --again D                       the load time of the later ones
  *      --stuck                         it is never ready, and nothing moves
  *      --ignore-term                   SIGTERM does nothing
+ *      --linger D                      SIGTERM ends it after so long; requests for inference that come meanwhile are noted on
+ *                                      standard error
  *      --spawn                         it starts a process of its own that lives on
  *
  * What a prompt, or the last message of a chat, asks for: "status N" an error of that status, "garbage" no JSON, "cut" a
@@ -57,6 +59,7 @@ static struct {
         struct load load;
         uint64_t think;
         uint64_t again;
+        uint64_t linger;
         const char *line;
         const char *key;
         const char *once;
@@ -71,7 +74,7 @@ static struct {
         bool spawns;
 } options;
 
-static atomic_bool is_ready;
+static atomic_bool is_ready, is_ending;
 
 struct request {
         char *body;
@@ -298,6 +301,8 @@ static enum MHD_Result handle(void *user, struct MHD_Connection *connection, con
         (void)user;
         (void)version;
         if (!request) {
+                if (is_ending && strcmp(method, "POST") == 0)
+                        fprintf(stderr, "upstream: late\n");
                 *state = calloc(1, sizeof(*request));
                 return *state ? MHD_YES : MHD_NO;
         }
@@ -383,6 +388,7 @@ static void parse(int argc, char **argv) {
                 { "once", required_argument, NULL, 'o' },   { "again", required_argument, NULL, 'y' },
                 { "stuck", no_argument, NULL, 'k' },
                 { "ready-at", required_argument, NULL, 'r' },
+                { "linger", required_argument, NULL, 'm' },
                 { "ignore-term", no_argument, NULL, 'g' },  { "spawn", no_argument, NULL, 'w' },
                 { 0 },
         };
@@ -411,6 +417,7 @@ static void parse(int argc, char **argv) {
                 case 'r': options.ready_at = optarg; break;
                 case 'y': options.again = duration(optarg); break;
                 case 'k': options.stuck = true; break;
+                case 'm': options.linger = duration(optarg); break;
                 case 'g': options.ignores = true; break;
                 case 'w': options.spawns = true; break;
                 default: exit(2);
@@ -436,11 +443,17 @@ static void note_ready(void) {
 
 int main(int argc, char **argv) {
         struct MHD_Daemon *daemon;
+        sigset_t told_to_end;
 
         parse(argc, argv);
         setvbuf(stdout, NULL, _IOLBF, 0);
         if (options.ignores)
                 signal(SIGTERM, SIG_IGN);
+        /* No thread gets it: it is waited for. */
+        sigemptyset(&told_to_end);
+        sigaddset(&told_to_end, SIGTERM);
+        if (options.linger > 0)
+                (void)sigprocmask(SIG_BLOCK, &told_to_end, NULL);
         signal(SIGPIPE, SIG_IGN);
         if (options.spawns && fork() == 0) {
                 execlp("sleep", "sleep", "4711", NULL);
@@ -469,6 +482,12 @@ int main(int argc, char **argv) {
                         printf("%s\n", options.line);
                 if (options.notifies)
                         sd_notify(0, "READY=1");
+        }
+        if (options.linger > 0) {
+                (void)sigwait(&told_to_end, &(int){ 0 });
+                is_ending = true;
+                rest(options.linger);
+                _exit(0);
         }
         for (;;)
                 pause();
