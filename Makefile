@@ -135,10 +135,10 @@ UNIT_json := common/json
 UNIT_LDFLAGS_json := -Wl,--wrap=malloc -Wl,--wrap=free
 UNIT_line := common/line
 UNIT_printable := common/printable
-UNIT_protocol := common/protocol common/number
+UNIT_protocol := common/protocol common/printable common/number
 UNIT_address := common/address
-UNIT_client_options := client/options common/number common/protocol common/address
-UNIT_session := client/session common/line common/protocol common/number common/address
+UNIT_client_options := client/options common/number common/protocol common/printable common/address
+UNIT_session := client/session common/line common/protocol common/printable common/number common/address
 UNIT_daemon_options := daemon/options common/number
 UNIT_keys := daemon/keys
 UNIT_gate := daemon/loop/gate
@@ -148,7 +148,7 @@ UNIT_socket := daemon/net/socket daemon/loop/reactor daemon/loop/timer
 UNIT_LDFLAGS_socket := $(addprefix -Wl$(comma)--wrap=,recv send epoll_ctl malloc)
 UNIT_openai := daemon/model/openai daemon/net/http common/json common/number
 UNIT_sim := daemon/model/sim daemon/loop/reactor daemon/loop/timer $(UNIT_openai)
-UNIT_status := daemon/status daemon/loop/gate daemon/loop/timer common/json
+UNIT_status := daemon/status daemon/loop/gate daemon/loop/timer common/json common/printable
 UNIT_places := daemon/queue/places
 UNIT_wait_list := daemon/queue/wait_list
 UNIT_lane := daemon/queue/lane daemon/queue/lane_account daemon/queue/lane_retry daemon/queue/lane_life daemon/queue/request daemon/queue/wait_list daemon/queue/places daemon/status daemon/log \
@@ -196,7 +196,7 @@ $(UNIT_TESTS): $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $$(addprefix $(BUI
 	$(CC) $(LDFLAGS) $(UNIT_LDFLAGS_$*) -o $@ $^ $(CHECK_LIBS) $(LIBS)
 
 $(SYSTEM_TESTS): $(BUILD)/tests/system/%: $(BUILD)/tests/system/%.o \
-		$(call objects,$(wildcard tests/support/*.c) common/protocol.c common/number.c common/line.c common/address.c)
+		$(call objects,$(wildcard tests/support/*.c) common/protocol.c common/printable.c common/number.c common/line.c common/address.c)
 	$(CC) $(LDFLAGS) -o $@ $^ $(CHECK_LIBS) $(CLIENT_LIBS) -lutil
 
 # The model server that the tests have.
@@ -212,12 +212,12 @@ $(BUILD)/tests/model/rounds: %: %.o $(addprefix $(BUILD)/,$(addsuffix .o,$(UNIT_
 FUZZ_line := common/line
 FUZZ_progress := $(UNIT_progress)
 FUZZ_printable := common/printable
-FUZZ_protocol := common/protocol common/number
+FUZZ_protocol := common/protocol common/printable common/number
 FUZZ_number := common/number
 FUZZ_address := common/address common/number daemon/model/resolver daemon/loop/reactor daemon/loop/timer
 FUZZ_daemon_options := daemon/options common/number
-FUZZ_client_options := client/options common/number common/protocol common/address
-FUZZ_session := client/session common/line common/protocol common/number common/address
+FUZZ_client_options := client/options common/number common/protocol common/printable common/address
+FUZZ_session := client/session common/line common/protocol common/printable common/number common/address
 FUZZ_LDFLAGS_session := -Wl,--wrap=recv
 FUZZ_openai := $(UNIT_openai)
 FUZZ_upstream := $(UNIT_upstream_session)
@@ -326,7 +326,7 @@ fuzz-built: $(FUZZ_TESTS)
 
 MINUTES ?= 5
 
-$(BUILD)/tests/soak/soak: $(call objects,$(wildcard tests/soak/*.c) tests/support/port.c common/protocol.c \
+$(BUILD)/tests/soak/soak: $(call objects,$(wildcard tests/soak/*.c) tests/support/port.c common/protocol.c common/printable.c \
 		common/number.c common/line.c common/address.c)
 	$(CC) $(LDFLAGS) -o $@ $^ $(CLIENT_LIBS)
 
@@ -346,7 +346,7 @@ check-faults:
 	@MSD=$(BUILD)/msd MSCLI=$(BUILD)/mscli BUILD=$(BUILD) tests/faults/check.sh full
 
 $(BUILD)/tests/faults/faults: %: %.o \
-		$(call objects,$(wildcard tests/support/*.c) common/protocol.c common/number.c common/line.c common/address.c)
+		$(call objects,$(wildcard tests/support/*.c) common/protocol.c common/printable.c common/number.c common/line.c common/address.c)
 	$(CC) $(LDFLAGS) -o $@ $^ $(CHECK_LIBS) $(CLIENT_LIBS) -lutil
 
 # In front of all that the program has: no sanitizer's.
@@ -377,7 +377,7 @@ demo:
 
 # --- Benchmarks: tables, not tests.
 
-BENCH_COMMON := $(call objects,common/protocol.c common/number.c common/line.c common/address.c)
+BENCH_COMMON := $(call objects,common/protocol.c common/printable.c common/number.c common/line.c common/address.c)
 
 $(BUILD)/tests/bench/bench: $(call objects,$(addprefix tests/bench/,bench.c held.c loop.c server.c)) $(BENCH_COMMON)
 	$(CC) $(LDFLAGS) -o $@ $^

@@ -39,7 +39,8 @@ struct run {
 };
 
 static int wrong_usage(const char *error) {
-        fprintf(stderr, "mscli: %s\nTry 'mscli --help'.\n", error);
+        output_complain(&(struct output)OUTPUT_NULL, "%s", error);
+        output_advise("Try 'mscli --help'.");
         return STATUS_USAGE;
 }
 
@@ -75,11 +76,10 @@ static int no_daemon(struct run *run, int error) {
         }
 
         if (error == -EACCES || error == -EPERM)
-                fprintf(stderr, "Run mscli as a user who may write to that socket, or point to another");
+                output_advise("Run mscli as a user who may write to that socket, or point to another with --socket PATH or $MSD_SOCKET.");
         else
-                fprintf(stderr, "Start it with 'systemctl start msd' or 'msd --socket %s', "
-                                "or point to another", run->path);
-        fprintf(stderr, " with --socket PATH or $MSD_SOCKET.\n");
+                output_advise("Start it with 'systemctl start msd' or 'msd --socket %s', or point to another with --socket PATH or "
+                              "$MSD_SOCKET.", run->path);
         return STATUS_NO_DAEMON;
 }
 
@@ -122,7 +122,7 @@ static int conclude(struct run *run, int r, int status) {
         case SESSION_MALFORMED:
                 output_complain(&run->output, "What listens at %s does not reply as msd does (\"%s\"); %s",
                                 run->path, run->session.fault, run->unanswered);
-                fprintf(stderr, "Point to msd with --socket PATH or $MSD_SOCKET.\n");
+                output_advise("Point to msd with --socket PATH or $MSD_SOCKET.");
                 return STATUS_NO_DAEMON;
         default:
                 output_complain(&run->output, "The connection to the daemon at %s failed: %s; %s", run->path,

@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "common/printable.h"
+
 #define OUTPUT_BUFFER_SIZE 65536
 
 void output_setup(void) {
@@ -47,16 +49,29 @@ int output_flush(struct output *output) {
         return output->error;
 }
 
+static void print_line(const char *begin, const char *format, va_list arguments) {
+        char line[8192];
+
+        (void)vsnprintf(line, sizeof(line), format, arguments);
+        fprintf(stderr, "%s%s\n", begin, printable_line(line));
+}
+
 void output_complain(struct output *output, const char *format, ...) {
-        va_list ap;
+        va_list arguments;
 
         if (output->line_open)
                 (void)output_end_line(output);
         if (output->error == 0 && fflush(stdout) != 0)
                 (void)failed(output);
-        fputs("mscli: ", stderr);
-        va_start(ap, format);
-        vfprintf(stderr, format, ap);
-        va_end(ap);
-        fputc('\n', stderr);
+        va_start(arguments, format);
+        print_line("mscli: ", format, arguments);
+        va_end(arguments);
+}
+
+void output_advise(const char *format, ...) {
+        va_list arguments;
+
+        va_start(arguments, format);
+        print_line("", format, arguments);
+        va_end(arguments);
 }

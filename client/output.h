@@ -23,5 +23,9 @@ int output_write(struct output *output, const char *data, size_t len);
 int output_end_line(struct output *output);
 int output_flush(struct output *output);
 
-/* One line to standard error, `mscli: ` in front of it. An open line on standard output is ended first. */
+/*
+ * One printable line to standard error, whatever a daemon or a user has said, `mscli: ` in front of it. An open line on standard
+ * output is ended first. output_advise(): one more, about what to do.
+ */
 void output_complain(struct output *output, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void output_advise(const char *format, ...) __attribute__((format(printf, 1, 2)));

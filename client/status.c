@@ -15,10 +15,7 @@
 static void take_text(const json_t *object, const char *name, char *buffer, size_t size) {
         const char *text = json_string_value(json_object_get(object, name));
 
-        snprintf(buffer, size, "%s", text ? text : "");
-        for (char *p = buffer; *p != '\0'; p++)
-                if ((unsigned char)*p < 0x20 || *p == 0x7f)
-                        *p = ' ';
+        (void)printable(buffer, size, text ? text : "", text ? strlen(text) : 0);
 }
 
 /* Those for which there is room. */

@@ -36,7 +36,7 @@ enum {
 
 /*
  * Reads the `len` bytes of JSON at `text`. A member that is missing or of another type is 0 or empty, but for
- * `status`; texts are cut to their room, and what would upset a terminal in them becomes a space.
+ * `status`; texts are cut to their room, and made printable.
  * Returns 0, STATUS_MALFORMED or -ENOMEM.
  */
 int status_parse(const char *text, size_t len, struct status *status);

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "common/number.h"
+#include "common/printable.h"
 #include "common/util.h"
 
 static const char *const verb_names[] = {
@@ -223,8 +224,8 @@ size_t protocol_format_error(char buffer[static PROTOCOL_ERROR_MAX], const char 
         *p++ = ' ';
         p = put(p, code_names[code], strlen(code_names[code]));
         *p++ = ' ';
-        for (; *message != '\0' && p < end; message++)
-                *p++ = (unsigned char)*message < 0x20 || *message == 0x7f ? ' ' : *message;
+        /* The LF takes the place of its NUL. */
+        p += printable(p, (size_t)(end - p) + 1, message, strlen(message));
         *p++ = '\n';
         return (size_t)(p - buffer);
 }

@@ -122,8 +122,8 @@ size_t protocol_format_head(char buffer[static PROTOCOL_HEAD_MAX], enum protocol
                             size_t id_len, uint64_t length);
 
 /*
- * Writes an ERR line, with its LF, and returns its length. The message is cut to LINE_MAX_LENGTH, and what
- * would end a line or upset a terminal in it becomes a space. `id_len` 0 stands for PROTOCOL_NO_ID.
+ * Writes an ERR line, with its LF, and returns its length. The message is made printable, and cut so that the line has
+ * LINE_MAX_LENGTH. `id_len` 0 stands for PROTOCOL_NO_ID.
  */
 #define PROTOCOL_ERROR_MAX (LINE_MAX_LENGTH + 1)
 size_t protocol_format_error(char buffer[static PROTOCOL_ERROR_MAX], const char *id, size_t id_len,

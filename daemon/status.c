@@ -10,6 +10,7 @@
 
 #include "common/json.h"
 #include "common/number.h"
+#include "common/printable.h"
 #include "common/util.h"
 #include "daemon/loop/timer.h"
 #include "daemon/model/progress.h"
@@ -201,10 +202,7 @@ json_t *status_text(const char *text) {
         if (!json) {
                 char copy[GATE_REASON_MAX];
 
-                snprintf(copy, sizeof(copy), "%s", text);
-                for (char *p = copy; *p != '\0'; p++)
-                        if ((unsigned char)*p >= 0x80)
-                                *p = '?';
+                (void)printable(copy, sizeof(copy), text, strlen(text));
                 json = json_string(copy);
         }
         return json;

@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "common/json.h"
+#include "common/printable.h"
 #include "daemon/front/http_connection.h"
 
 /*
@@ -350,8 +351,10 @@ static void reply_preflight(struct http_connection *connection, const char *head
                      "Access-Control-Allow-Methods: %s\r\nAccess-Control-Max-Age: " PREFLIGHT_SECONDS "\r\n", methods);
         while (http_next_field(head, &at, &field))
                 if (http_field_is(&field, name) && field.value_len <= PREFLIGHT_HEADERS_MAX) {
-                        (void)snprintf(fields + n, sizeof(fields) - (size_t)n, "Access-Control-Allow-Headers: %.*s\r\n",
-                                       (int)field.value_len, field.value);
+                        char names[PREFLIGHT_HEADERS_MAX + 1];
+
+                        (void)printable(names, sizeof(names), field.value, field.value_len);
+                        (void)snprintf(fields + n, sizeof(fields) - (size_t)n, "Access-Control-Allow-Headers: %s\r\n", names);
                         break;
                 }
         http_reply(connection, &(struct http_reply){ .status = 204, .fields = fields });

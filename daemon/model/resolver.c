@@ -59,6 +59,14 @@ static bool parse_authority(struct target *target, const char *text, size_t len)
         return true;
 }
 
+/* Whether it can stand in a request: printable ASCII, without a query or a fragment. */
+static bool is_plain(const char *url) {
+        for (const unsigned char *p = (const unsigned char *)url; *p; p++)
+                if (*p <= ' ' || *p >= 0x7f || *p == '?' || *p == '#')
+                        return false;
+        return true;
+}
+
 int target_parse(struct target *target, const char *url) {
         static const char scheme[] = "http://";
         char *authority = target->base + sizeof(scheme) - 1, *path;
@@ -71,7 +79,7 @@ int target_parse(struct target *target, const char *url) {
                 snprintf(target->base, sizeof(target->base), "http://localhost");
                 return 0;
         }
-        if (strncmp(url, scheme, sizeof(scheme) - 1) != 0 || strlen(url) >= sizeof(target->base) || strpbrk(url, " \t\r\n?#"))
+        if (strncmp(url, scheme, sizeof(scheme) - 1) != 0 || strlen(url) >= sizeof(target->base) || !is_plain(url))
                 return -EINVAL;
         snprintf(target->base, sizeof(target->base), "%s", url);
         path = authority + strcspn(authority, "/");

@@ -388,6 +388,14 @@ static const struct {
         { { "wait" }, "OK 7 5\nready\n", 3, "", "does not reply as msd does" },
         { { "wait" }, "PART - 5\nready\n", 3, "", "does not reply as msd does" },
         { { "load" }, "ERR - load-failed no file\n", 1, "", "load-failed: no file" },
+        /* What it says does nothing to a terminal; an answer is data, and stays as it is. */
+        { { "load" }, "ERR - load-failed \x1b[2Ja\x1b]0;b\a\xc2\x9b" "c\u202ed\xff\n", 1, "", "load-failed: a ]0;b  c d?\n" },
+        { { "request", "1" }, "ERR 1 x\x1b[31m y\x85\n", 1, "", "request 1: x: y?\n" },
+        { { "request", "1" }, "OK 1 6\n\x1b[31mx\n", 0, "\x1b[31mx\n", "" },
+        { { "status" }, "OK - 69\n{\"status\":\"failed\",\"model\":null,\"error\":\"\\u001b[2Ja\\nb\\u202e\\u0085c\"}\n", 0,
+          "Status:    failed (after 0s, attempt 0)\nModel:     none (generation 0)\nError:     a b  c\n"
+          "Requests:  0 waiting, 0 processing, 0 completed, 0 failed, 0 cancelled\n"
+          "Daemon:    msd , PID 0, up for 0s, 0 connections\n", "" },
 };
 
 START_TEST(what_listens) {

@@ -245,7 +245,7 @@ END_TEST
 START_TEST(preflight) {
         static const char ask[] = "OPTIONS /v1/completions HTTP/1.1\r\n" HOST "Origin: https://site\r\n"
                                   "Access-Control-Request-Method: POST\r\n"
-                                  "Access-Control-Request-Headers: authorization,x-a\r\n\r\n";
+                                  "Access-Control-Request-Headers: authorization,x-a\xc2\x85\xff\r\n\r\n";
         const char *text;
         int fd;
 
@@ -256,7 +256,7 @@ START_TEST(preflight) {
         text = heard(fd);
         ck_assert_msg(strncmp(text, "HTTP/1.1 204 ", 13) == 0 && strstr(text, "Access-Control-Allow-Origin: *\r\n") &&
                               strstr(text, "Access-Control-Allow-Methods: GET, HEAD, POST") &&
-                              strstr(text, "Access-Control-Allow-Headers: authorization,x-a\r\n"),
+                              strstr(text, "Access-Control-Allow-Headers: authorization,x-a ?\r\n"),
                       "It is: %s", text);
         ck_assert_int_eq(gate_open(&generation->gate), 0);
         turn();

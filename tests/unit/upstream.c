@@ -34,6 +34,8 @@ static const struct {
         { "http://host:1/?a=b", NULL, NULL, NULL },
         { "http://host:1/ x", NULL, NULL, NULL },
         { "http://host:1\r\nX: y", NULL, NULL, NULL },
+        { "http://host:1/\x01", NULL, NULL, NULL },
+        { "http://host:1/\xc2\x85", NULL, NULL, NULL },
         { "http://host:0", NULL, NULL, NULL },
         { "http://host:65536", NULL, NULL, NULL },
         { "http://host:", NULL, NULL, NULL },

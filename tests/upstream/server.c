@@ -9,6 +9,7 @@
  *      --eager                         /health says 200 from the begin on
  *      --notify                        READY=1 when it is ready, and STATUS= before
  *      --line TEXT                     said on standard output when it is ready
+ *      --name NAME                     the name in /v1/models, as it stands in JSON (echo-1b)
  *      --ready-at FILE                 where it notes when it was ready, in nanoseconds of CLOCK_MONOTONIC
  *      --think D                       how long an answer takes, or each part of a stream
  *      --key KEY                       who does not bring it (Authorization: Bearer KEY) gets 401
@@ -61,6 +62,7 @@ static struct {
         uint64_t again;
         uint64_t linger;
         const char *line;
+        const char *name;
         const char *key;
         const char *once;
         const char *ready_at;
@@ -119,6 +121,13 @@ static enum MHD_Result answer_error(struct MHD_Connection *connection, unsigned 
 
         snprintf(text, sizeof(text), "{\"error\":{\"message\":\"%s\",\"type\":\"upstream_error\",\"code\":%u}}", message, status);
         return answer(connection, status, text);
+}
+
+static enum MHD_Result answer_models(struct MHD_Connection *connection) {
+        char text[256];
+
+        snprintf(text, sizeof(text), "{\"data\":[{\"id\":\"%s\"}]}", options.name ? options.name : "echo-1b");
+        return answer(connection, 200, text);
 }
 
 #define CHAT_EVENT(delta) \
@@ -319,7 +328,7 @@ static enum MHD_Result handle(void *user, struct MHD_Connection *connection, con
         if (!is_ready)
                 return answer_error(connection, 503, "Loading model");
         if (strcmp(path, "/v1/models") == 0)
-                return answer(connection, 200, "{\"data\":[{\"id\":\"echo-1b\"}]}");
+                return answer_models(connection);
         if (!is_allowed(connection))
                 return answer_error(connection, 401, "Incorrect API key provided");
         if (strncmp(path, "/echo", 5) == 0)
@@ -382,7 +391,7 @@ static void parse(int argc, char **argv) {
                 { "weights", required_argument, NULL, 'W' }, { "warm-up", required_argument, NULL, 'U' },
                 { "load-until", required_argument, NULL, 'N' }, { "never-healthy", no_argument, NULL, 'h' },
                 { "eager", no_argument, NULL, 'a' },        { "notify", no_argument, NULL, 'n' },
-                { "line", required_argument, NULL, 'i' },
+                { "line", required_argument, NULL, 'i' },   { "name", required_argument, NULL, 'J' },
                 { "think", required_argument, NULL, 't' },  { "exit", required_argument, NULL, 'e' },
                 { "key", required_argument, NULL, 'q' },
                 { "once", required_argument, NULL, 'o' },   { "again", required_argument, NULL, 'y' },
@@ -410,6 +419,7 @@ static void parse(int argc, char **argv) {
                 case 'a': options.eager = true; break;
                 case 'n': options.notifies = true; break;
                 case 'i': options.line = optarg; break;
+                case 'J': options.name = optarg; break;
                 case 't': options.think = duration(optarg); break;
                 case 'q': options.key = optarg; break;
                 case 'e': options.status = atoi(optarg); options.fails = true; break;
