@@ -178,6 +178,52 @@ START_TEST(child_active) {
 }
 END_TEST
 
+/* What it leaves behind is stopped, and heard until then; the end of the process itself comes at once. */
+START_TEST(child_leaves_others) {
+        static const char begin[] = "exit It exited with status 3;";
+
+        run("setsid sh -c 'trap \"echo out; exit\" TERM; echo there >&2; while :; do sleep 0.05; done' & sleep 1; exit 3");
+        ck_assert_ptr_nonnull(strstr(heard, begin));
+        ck_assert_ptr_nonnull(strstr(strstr(heard, begin), "out out;"));
+        ck_assert_str_eq(heard + strlen(heard) - 5, "end ;");
+}
+END_TEST
+
+/* The limit that msd was started with, and not what it has made of it. */
+START_TEST(child_descriptors) {
+        const struct rlimit given = { 64, 128 };
+
+        child.options.descriptors = given;
+        run("ulimit -Sn; ulimit -Hn");
+        ck_assert_str_eq(heard, "out 64;out 128;exit It exited with status 0;end ;");
+}
+END_TEST
+
+/* A listener of this child's, of one that has ended, and of somebody else. */
+START_TEST(child_left) {
+        struct ucred process = { .pid = getpid(), .uid = geteuid() };
+
+        ck_assert(!child_has_left(&child, &process));
+        process.pid = 0;
+        ck_assert(!child_has_left(&child, &process));
+        start("echo; sleep 4711");
+        lines_awaited = 1;
+        ck_assert_int_eq(reactor_run(&reactor), 0);
+        process.pid = child.process.pid;
+        ck_assert(child_has_left(&child, &process));
+        process.uid++;
+        ck_assert(!child_has_left(&child, &process));
+        process.uid--;
+        child_kill(&child);
+        reactor.stopped = false;
+        ck_assert_int_eq(reactor_run(&reactor), 0);
+        ck_assert(child_has_left(&child, &process));
+        /* Nothing is left of it. */
+        ck_assert(!child_clear(&child));
+        ck_assert(!child_is_there(&child));
+}
+END_TEST
+
 static Suite *child_suite(void) {
         Suite *suite = suite_create("child");
         TCase *tcase = tcase_create("child");
@@ -191,6 +237,9 @@ static Suite *child_suite(void) {
         tcase_add_test(tcase, child_environment);
         tcase_add_test(tcase, child_stopped);
         tcase_add_test(tcase, child_active);
+        tcase_add_test(tcase, child_leaves_others);
+        tcase_add_test(tcase, child_descriptors);
+        tcase_add_test(tcase, child_left);
         suite_add_tcase(suite, tcase);
         return suite;
 }
