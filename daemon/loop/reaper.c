@@ -76,6 +76,12 @@ int reaper_init(struct reaper *reaper, struct reactor *reactor) {
 }
 
 void reaper_deinit(struct reaper *reaper) {
+        siginfo_t info = { 0 };
+
+        /* What has ended meanwhile is not left to somebody else. */
+        if (reaper->signals.fd >= 0)
+                while (waitid(P_ALL, 0, &info, WEXITED | WNOHANG) == 0 && info.si_pid > 0)
+                        info.si_pid = 0;
         reactor_unwatch(&reaper->signals);
         reaper->signals.fd = util_close(reaper->signals.fd);
 }

@@ -187,7 +187,8 @@ bool upstream_place_is_own(struct upstream *upstream, const struct endpoint *end
         } else {
                 child_each_process(&upstream->child, listening_look, &listening);
                 socket = listening_foreign(&listening);
-                if (!socket)
+                /* The table has the paths of all mount namespaces; the kernel tells who listens at the one of this. */
+                if (!socket || (upstream->target.socket[0] && is_peer_own(upstream, &peer)))
                         return true;
                 peer = (struct ucred){ .pid = listening_holder(socket), .uid = socket->uid };
                 if (listening.unseen && peer.pid == 0) {
