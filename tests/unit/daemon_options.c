@@ -40,6 +40,9 @@ START_TEST(options_defaults) {
         ck_assert_uint_eq(options.load_timeout, 0);
         ck_assert_uint_eq(options.stall_timeout, 300 * NSEC_PER_SEC);
         ck_assert_int_eq(options.on_load_failure, ON_LOAD_FAILURE_EXIT);
+        ck_assert_int_eq(options.load, LOAD_AT_START);
+        ck_assert_uint_eq(options.idle_timeout, 0);
+        ck_assert_uint_eq(options.exit_idle_time, 0);
         ck_assert_uint_eq(options.threads, 0);
         ck_assert_uint_eq(options.max_waiting, 1048576);
         ck_assert_uint_eq(options.max_connections, 0);
@@ -56,7 +59,7 @@ START_TEST(options_all) {
 
         ck_assert_int_eq(parse(&options, "--socket /a/b --model=llama --load-time 1min_30s --inference-time 0 "
                                          "--load-failure no_file --load-attempts 3 --load-timeout 4 --stall-timeout 5 "
-                                         "--on-load-failure stay --threads 6 --max-waiting 0 --max-connections 8 "
+                                         "--on-load-failure stay --load demand --idle-timeout 12min --exit-idle-time 1h --threads 6 --max-waiting 0 --max-connections 8 "
                                          "--max-prompt 9 --max-prompt-memory 10 --request-timeout 11ms "
                                          "--drain-timeout 0.5 --quiet"), 0);
         ck_assert_str_eq(options.socket, "/a/b");
@@ -68,6 +71,9 @@ START_TEST(options_all) {
         ck_assert_uint_eq(options.load_timeout, 4 * NSEC_PER_SEC);
         ck_assert_uint_eq(options.stall_timeout, 5 * NSEC_PER_SEC);
         ck_assert_int_eq(options.on_load_failure, ON_LOAD_FAILURE_STAY);
+        ck_assert_int_eq(options.load, LOAD_ON_DEMAND);
+        ck_assert_uint_eq(options.idle_timeout, 720 * NSEC_PER_SEC);
+        ck_assert_uint_eq(options.exit_idle_time, 3600 * NSEC_PER_SEC);
         ck_assert_uint_eq(options.threads, 6);
         ck_assert_uint_eq(options.max_waiting, 0);
         ck_assert_uint_eq(options.max_connections, 8);
@@ -101,6 +107,10 @@ static const struct {
         { "--max-prompt 2147483648", "--max-prompt: 2147483648 is not within 0 to 2147483647" },
         { "--max-waiting +1", "--max-waiting: \"+1\" is no number" },
         { "--on-load-failure die", "--on-load-failure: \"die\" is none of exit|stay" },
+        { "--load later", "--load: \"later\" is none of start|demand" },
+        { "--exit-idle-time 1", "--exit-idle-time: msd does not end while the model is loaded; --idle-timeout stops it" },
+        { "--upstream http://a:1 --idle-timeout 1",
+          "--idle-timeout: msd stops a model server that it started; without a command there is none" },
         { "--quiet=yes", "--quiet=yes: it takes no value" },
         { "--nope", "--nope: no such option" },
         { "-x", "-x: no such option" },

@@ -34,7 +34,7 @@ static struct lane lanes[LANES];
 static struct places_lane *lane_places[PLACES_KINDS][LANES];
 static struct request_owner owners[LANES], other;
 static bool offers[LANES];
-static unsigned loads, idles, suspects, pendings, writes;
+static unsigned loads, idles, suspects, pendings, writes, needs;
 
 static char journal[1 << 16];
 static unsigned journal_count;
@@ -202,6 +202,11 @@ static void load(struct queue *q) {
         loads++;
 }
 
+static void needed(struct queue *q) {
+        ck_assert_ptr_eq(q, &queue);
+        needs++;
+}
+
 static void queue_suspect(struct queue *q) {
         ck_assert_ptr_eq(q, &queue);
         suspects++;
@@ -244,6 +249,7 @@ static void open_lanes(uint64_t max_inflight) {
                 .stop = &stop,
                 .model = &model,
                 .load = load,
+                .needed = needed,
                 .suspect = queue_suspect,
         };
         atomic_store(&queue.generation, generations[0]);
@@ -273,6 +279,7 @@ static void close_lanes(void) {
                 ck_assert_uint_eq(atomic_load(&counters->waiting), 0);
                 ck_assert_uint_eq(atomic_load(&counters->processing), 0);
                 ck_assert_uint_eq(atomic_load(&counters->oldest), 0);
+                ck_assert_uint_eq(atomic_load(&counters->demands), 0);
                 ck_assert_uint_eq(atomic_load(&counters->accepted), atomic_load(&counters->completed) +
                                   atomic_load(&counters->failed) + atomic_load(&counters->cancelled));
         }
@@ -314,7 +321,7 @@ static void come_by_http(const char *id, bool is_light, bool repeats) {
 
         move_clock(1);
         ck_assert_ptr_nonnull(request);
-        request->inference = (struct inference){ .id_len = (uint8_t)strlen(id), .is_light = is_light, .repeats = repeats };
+        request->inference = (struct inference){ .id_len = (uint8_t)strlen(id), .is_light = is_light, .demands = !is_light, .repeats = repeats };
         memcpy(request->inference.text, id, strlen(id));
         lane_exchange(&lanes[0], &owners[0], request);
 }
@@ -678,6 +685,103 @@ START_TEST(observers) {
         ck_assert_int_eq(gate_open(&stop), 0);
         run_turns(1);
         assert_journal(" shutting-down Server is shutting down\n");
+        close_lanes();
+}
+END_TEST
+
+static uint64_t count_demands(void) {
+        uint64_t n = 0;
+
+        for (unsigned i = 0; i < LANES; i++)
+                n += atomic_load(&status.counters[i].demands);
+        return n;
+}
+
+static const char not_loaded[] =
+        "get model-not-loaded The model is not loaded: inference loads it, and so does /-/wait, but not this request\n";
+
+/* The first that needs an idle model has it loaded; a GET does not need it. */
+START_TEST(idle) {
+        open_lanes(1);
+        atomic_store(&generations[0]->awaits_request, true);
+        come_by_http("get", true, true);
+        assert_journal(not_loaded);
+        ck_assert_uint_eq(needs, 0);
+        ck_assert(generation_is_idle(generations[0]));
+        come_to(1, "a");
+        ck_assert_uint_eq(needs, 1);
+        ck_assert(!generation_is_idle(generations[0]));
+        come("b");
+        /* It waits for the load as well now. */
+        come_by_http("get", true, true);
+        ck_assert_uint_eq(needs, 1);
+        ck_assert_uint_eq(count_demands(), 2);
+        assert_journal("");
+        open_gate();
+        run_turns(1);
+        finish("a");
+        run_turns(1);
+        finish("b");
+        ck_assert_uint_eq(count_demands(), 0);
+        ck_assert_ptr_nonnull(strstr(journal, "+get\n"));
+        close_lanes();
+}
+END_TEST
+
+START_TEST(idle_observed) {
+        enum request_kind kind = _i ? REQUEST_LOAD : REQUEST_WAIT;
+
+        open_lanes(0);
+        atomic_store(&generations[0]->awaits_request, true);
+        ck_assert_int_eq(lane_observe(&lanes[0], &owners[0], kind), 0);
+        ck_assert_uint_eq(needs, 1);
+        ck_assert_uint_eq(loads, 0);
+        assert_journal(kind == REQUEST_LOAD ? " ok loading\n" : "");
+        open_gate();
+        run_turns(1);
+        assert_journal(kind == REQUEST_LOAD ? "" : " ok ready\n");
+        close_lanes();
+}
+END_TEST
+
+/* While it is looked at whether the model is in use nothing is sent to it. It goes on, where it is. */
+START_TEST(rests_and_goes_on) {
+        open_lanes(0);
+        open_gate();
+        run_turns(1);
+        atomic_store(&generations[0]->resting, true);
+        come("a");
+        come_to(1, "b");
+        come_by_http("get", true, true);
+        run_turns(2);
+        assert_journal("");
+        ck_assert_uint_eq(count_demands(), 2);
+        atomic_store(&generations[0]->resting, false);
+        for (unsigned i = 0; i < LANES; i++)
+                lane_resume(&lanes[i]);
+        assert_journal("+get\n+a\n+b\n");
+        ck_assert_uint_eq(needs, 0);
+        close_lanes();
+}
+END_TEST
+
+/* Or it is stopped: what came meanwhile has the next one loaded, if it needs it. */
+START_TEST(rests_and_stops) {
+        open_lanes(0);
+        open_gate();
+        run_turns(1);
+        atomic_store(&generations[0]->resting, true);
+        come_by_http("get", true, true);
+        if (_i)
+                come_to(0, "a");
+        atomic_store(&generations[1]->awaits_request, true);
+        next_generation();
+        run_turns(1);
+        ck_assert_int_eq((int)needs, _i);
+        assert_journal(_i ? "" : not_loaded);
+        open_gate();
+        run_turns(1);
+        assert_journal(_i ? "+get\n+a\n" : "");
         close_lanes();
 }
 END_TEST
@@ -1128,6 +1232,10 @@ static Suite *lane_suite(void) {
         tcase_add_test(tcase, times_out);
         tcase_add_test(tcase, owner_goes);
         tcase_add_test(tcase, observers);
+        tcase_add_test(tcase, idle);
+        tcase_add_loop_test(tcase, idle_observed, 0, 2);
+        tcase_add_test(tcase, rests_and_goes_on);
+        tcase_add_loop_test(tcase, rests_and_stops, 0, 2);
         tcase_add_test(tcase, settles_in_portions);
         tcase_add_test(tcase, parked);
         tcase_add_test(tcase, each_waiting);

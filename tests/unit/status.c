@@ -84,7 +84,14 @@ START_TEST(status_life) {
         assert_member("status", "\"ready\"");
         assert_member("model", "\"llama\"");
 
+        status_idle(&status, 2);
+        assert_member("status", "\"idle\"");
+        assert_member("model", "null");
+        assert_member("generation", "2");
+        assert_member("load_s", "0.0");
+
         status_loading(&status, 2);
+        assert_member("status", "\"loading\"");
         assert_member("model", "null");
         status_failed(&status, "\xff is no UTF-8");
         assert_member("status", "\"failed\"");
@@ -144,7 +151,11 @@ static void assert_metric(const char *line) {
 }
 
 START_TEST(status_metrics) {
+        status_idle(&status, 3);
+        assert_metric("msd_model_ready 0");
+        assert_metric("msd_model_idle 1");
         status_loading(&status, 3);
+        assert_metric("msd_model_idle 0");
         assert_metric("msd_model_ready 0");
         assert_metric("msd_load_seconds_count 0");
         status_ready(&status, "m");
