@@ -29,7 +29,7 @@ static void setup(void) {
 
         suite_directory(directory);
         snprintf(address.sun_path, sizeof(address.sun_path), "%s/notify", directory);
-        snprintf(variable, sizeof(variable), "NOTIFY_SOCKET=%s", address.sun_path);
+        snprintf(variable, sizeof(variable), "NOTIFY_SOCKET=%s/notify", directory);
         manager = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
         filler = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
         ck_assert_int_eq(bind(manager, (const struct sockaddr *)&address, sizeof(address)), 0);

@@ -86,12 +86,14 @@ static int as(uid_t uid, int (*what)(void)) {
 /* Starts msd as `uid`, with both sockets in its own directory, and waits for its model. */
 static void start_as(uid_t uid, const char *const *options) {
         const struct process_setup as_user = { .uid = uid };
-        const char *all[16] = { "--socket", front.msd.socket, "--http", front.address, "--load-time", "0" };
+        const char *all[24] = { "--socket", front.msd.socket, "--http", front.address, "--load-time", "0" };
         char socket[sizeof(front.msd.socket)];
         size_t n = 6;
 
-        while (options && *options)
+        while (options && *options) {
+                ck_assert_uint_lt(n, ARRAY_SIZE(all) - 1);
                 all[n++] = *options++;
+        }
         snprintf(socket, sizeof(socket), "%s/msd.sock", front.directory);
         snprintf(front.msd.socket, sizeof(front.msd.socket), "%s", socket);
         ck_assert_int_eq(chown(front.directory, uid, uid), 0);
@@ -539,11 +541,14 @@ static int say_ready(void) {
 
 START_TEST(notifying) {
         struct peer_status status;
-        char *end;
+        char server[512], *end;
 
         if (!is_root("notifying"))
                 return;
-        start_as(OWNER, OPTIONS("--upstream", front.upstream, "--", "/bin/sh", "-c", "echo \"at $NOTIFY_SOCKET\"; read x <&1; sleep 1h"));
+        /* It listens, and does not say by itself that it is ready. */
+        snprintf(server, sizeof(server), "%s/tests/upstream/server", getenv("BUILD") ?: "build");
+        start_as(OWNER, OPTIONS("--upstream", front.upstream, "--", "/bin/sh", "-c", "echo \"at $NOTIFY_SOCKET\"; exec \"$@\"", "sh", server,
+                                "--never-healthy", "--socket", front_path(front.upstream)));
         process_wait_output(&front.msd.process, "at @");
         process_wait_output(&front.msd.process, "\n");
         snprintf(notify_name, sizeof(notify_name), "%s", strstr(text_get(&front.msd.process.output), "at @") + 3);
