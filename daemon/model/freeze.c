@@ -15,8 +15,7 @@ uint64_t freeze_interval(uint64_t timeout) {
         return MAX(MIN(timeout / 8, INTERVAL_MAX), NSEC_PER_MSEC);
 }
 
-/* What is used in a whole time-out, counted from the last sign of life, is less than that in any part of it. */
-static bool shows_life(const struct freeze_sample *before, uint64_t timeout, const struct freeze_sample *now) {
+bool freeze_shows_life(const struct freeze_sample *before, uint64_t time, const struct freeze_sample *now) {
         if (!before->works || !now->works)
                 return true;
         if (now->heard != before->heard || now->said != before->said || now->disk != before->disk ||
@@ -25,12 +24,13 @@ static bool shows_life(const struct freeze_sample *before, uint64_t timeout, con
         /* A process that ends takes its share of the sums with it. */
         if (now->processor < before->processor || now->io < before->io)
                 return true;
-        return now->processor - before->processor >= MAX(timeout / PROCESSOR_SHARE, 1u) ||
-               now->io - before->io > timeout / NSEC_PER_MSEC * IO_PER_SEC / 1000;
+        return now->processor - before->processor >= MAX(time / PROCESSOR_SHARE, 1u) ||
+               now->io - before->io > time / NSEC_PER_MSEC * IO_PER_SEC / 1000;
 }
 
 bool freeze_judge(struct freeze *freeze, uint64_t timeout, const struct freeze_sample *sample) {
-        if (shows_life(&freeze->alive, timeout, sample)) {
+        /* What was used since the last sign of life is less than a time-out's worth: so it was in the last time-out. */
+        if (freeze_shows_life(&freeze->alive, timeout, sample)) {
                 freeze->alive = *sample;
                 return false;
         }

@@ -29,5 +29,8 @@ struct freeze {
 /* How often to sample. */
 uint64_t freeze_interval(uint64_t timeout);
 
+/* Whether there was one from `before` to `now`, for what is used in `time` nanoseconds. */
+bool freeze_shows_life(const struct freeze_sample *before, uint64_t time, const struct freeze_sample *now);
+
 /* Whether there was no sign of life for `timeout` nanoseconds when `sample` was taken. Time does not go back. */
 bool freeze_judge(struct freeze *freeze, uint64_t timeout, const struct freeze_sample *sample);

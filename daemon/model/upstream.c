@@ -73,7 +73,6 @@ void upstream_start_child(struct upstream *upstream) {
         int r;
 
         upstream->phase = PHASE_LOADING;
-        upstream->activity = 0;
         reading_init(&upstream->reading);
         upstream->oom_kills = cgroup_oom_kills();
         r = child_start(&upstream->child, upstream->options.command);
@@ -165,8 +164,11 @@ static int upstream_load(struct model *model, struct reactor *reactor, struct ge
         upstream->generation = generation;
         upstream->start_error[0] = '\0';
         upstream->stirred = true;
+        upstream->load_sample = (struct freeze_sample){ .now = timer_now(), .works = true };
         upstream->warned_at = 0;
         upstream->result[0] = '\0';
+        upstream->refuses_probes = false;
+        upstream->probe_pause = 0;
         if (child_is_there(&upstream->child) && !upstream->keeps_child) {
                 upstream->phase = PHASE_AWAITING_END;
                 child_stop(&upstream->child);
@@ -179,22 +181,6 @@ static int upstream_load(struct model *model, struct reactor *reactor, struct ge
                 upstream_probe_after(upstream, 0);
         }
         return 0;
-}
-
-static bool upstream_progressed(struct model *model) {
-        struct upstream *upstream = upstream_of(model);
-        struct child_usage usage = { 0 };
-        uint64_t activity;
-        bool progressed;
-
-        if (upstream->reactor)
-                child_usage(&upstream->child, &usage);
-        activity = usage.processor + usage.read + usage.read_from_disk;
-        /* One that does not end holds the load. It is said so, and no attempt is lost by it. */
-        progressed = upstream->stirred || activity > upstream->activity || upstream->phase == PHASE_AWAITING_END;
-        upstream->stirred = false;
-        upstream->activity = activity;
-        return progressed;
 }
 
 static void add_reading(pid_t pid, void *data) {

@@ -45,7 +45,7 @@ struct upstream {
         enum upstream_phase phase;
         char start_error[256];
         bool stirred;                   /* something was heard of it since that was asked last */
-        uint64_t activity;
+        struct freeze_sample load_sample; /* when it was asked last whether the load comes further */
         struct reading reading;
         uint64_t oom_kills;             /* of the kernel, when its process was started */
 
@@ -53,13 +53,14 @@ struct upstream {
         struct fetcher fetcher;
         struct fetch probe;
         struct timer probe_timer;
-        uint64_t probe_pause;           /* until the next one, while it is suspected */
+        uint64_t probe_pause;           /* until the next one, while it is suspected, or refuses them */
         struct text answer;
         char *warmup;
         char result[256];               /* of the last probe; empty: none yet */
         uint64_t result_since;
         uint64_t warned_at;             /* when a result was last said in the log; 0: never */
         bool result_said;
+        bool refuses_probes;            /* with 4xx: the path is not there, or not for msd */
 
         /* Suspicions and freezes. */
         struct upstream_watch watch;    /* over the sessions of all workers */
@@ -119,6 +120,7 @@ void upstream_work_begins(struct mailbox *mailbox, unsigned messages);
 
 /* For struct model_ops. */
 void upstream_suspect(struct model *model);
+bool upstream_progressed(struct model *model);
 
 /* The generation is ready: what was sampled before was of another one. */
 void upstream_judge_ready(struct upstream *upstream);

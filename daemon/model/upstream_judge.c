@@ -110,21 +110,40 @@ void upstream_checked(struct upstream *upstream, unsigned status, bool refused) 
 
 /* --- Freezes: it has requests, and nothing comes of them. */
 
-static void take_sample(struct upstream *upstream, const struct work *work, struct freeze_sample *sample) {
-        struct child_usage usage;
+static void take_usage(struct upstream *upstream, struct freeze_sample *sample) {
+        struct child_usage usage = { 0 };
 
-        child_usage(&upstream->child, &usage);
-        *sample = (struct freeze_sample){
-                .now = timer_now(),
-                /* With a client that does not read, others may wait for it in vain. */
-                .works = work->in_flight > 0 && work->paused == 0,
-                .heard = work->heard,
-                .said = upstream->said,
-                .processor = usage.processor,
-                .disk = usage.read_from_disk,
-                .io = usage.read + usage.written,
-                .processes = usage.processes,
-        };
+        if (child_is_there(&upstream->child))
+                child_usage(&upstream->child, &usage);
+        sample->now = timer_now();
+        sample->said = upstream->said;
+        sample->processor = usage.processor;
+        sample->disk = usage.read_from_disk;
+        sample->io = usage.read + usage.written;
+        sample->processes = usage.processes;
+}
+
+static void take_sample(struct upstream *upstream, const struct work *work, struct freeze_sample *sample) {
+        take_usage(upstream, sample);
+        /* With a client that does not read, others may wait for it in vain. */
+        sample->works = work->in_flight > 0 && work->paused == 0;
+        sample->heard = work->heard;
+}
+
+/* One that refuses its probes does what it takes to answer them, and no more than that is none. */
+bool upstream_progressed(struct model *model) {
+        struct upstream *upstream = upstream_of(model);
+        const struct freeze_sample before = upstream->load_sample;
+        bool progressed = upstream->stirred || upstream->phase == PHASE_AWAITING_END;
+
+        if (!upstream->reactor)
+                return progressed;
+        take_usage(upstream, &upstream->load_sample);
+        upstream->load_sample.works = true;
+        progressed |= freeze_shows_life(&before, upstream->refuses_probes ? upstream->load_sample.now - before.now : 1,
+                                        &upstream->load_sample);
+        upstream->stirred = false;
+        return progressed;
 }
 
 static void sample_after_interval(struct upstream *upstream) {

@@ -10,6 +10,7 @@
 #include "daemon/model/upstream_inner.h"
 
 #define PROBE_PAUSE (50 * NSEC_PER_MSEC)
+#define REFUSED_PAUSE_MAX NSEC_PER_SEC
 #define PROBE_TIMEOUT (5 * NSEC_PER_SEC)
 
 /* A result that lasts for so long is said in the log, and another one not before the second time. */
@@ -128,6 +129,14 @@ static void named(struct upstream *upstream, const json_t *json) {
                                                          upstream_program(upstream));
 }
 
+/* One that refuses its probes is asked less and less often. */
+static void probe_again(struct upstream *upstream) {
+        const uint64_t longer = MIN(upstream->probe_pause * 2, REFUSED_PAUSE_MAX);
+
+        upstream->probe_pause = upstream->refuses_probes ? MAX(longer, PROBE_PAUSE) : PROBE_PAUSE;
+        upstream_probe_after(upstream, upstream->probe_pause);
+}
+
 static void probed(struct fetch *fetch, unsigned status, const char *error) {
         struct upstream *upstream = container_of(fetch, struct upstream, probe);
         bool no_memory = false;
@@ -137,8 +146,8 @@ static void probed(struct fetch *fetch, unsigned status, const char *error) {
                 upstream_place_probed(upstream, fetch->connected);
                 return;
         }
-        /* That a path is not there, or not for msd, does not bring the model nearer. */
-        if (status > 0 && (status < 400 || status >= 500))
+        upstream->refuses_probes = status >= 400 && status < 500;
+        if (status > 0 && !upstream->refuses_probes)
                 upstream->stirred = true;
         if (upstream->phase != PHASE_NAMING)
                 note_result(upstream, status, error);
@@ -151,13 +160,13 @@ static void probed(struct fetch *fetch, unsigned status, const char *error) {
                 if (status == 200)
                         upstream_said_ready(upstream);
                 else
-                        upstream_probe_after(upstream, PROBE_PAUSE);
+                        probe_again(upstream);
                 break;
         case PHASE_WARMING:
                 if (status == 200 && completion_text(json))
                         become_named(upstream);
                 else
-                        upstream_probe_after(upstream, PROBE_PAUSE);
+                        probe_again(upstream);
                 break;
         case PHASE_NAMING:
                 /* One that said that it is ready, and takes no connection yet, is not. */

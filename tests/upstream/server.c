@@ -7,7 +7,10 @@
  *      --load D                        so long it answers 503; then it is ready
  *      --never-healthy                 /health says 503 all the same
  *      --eager                         /health says 200 from the begin on
+ *      --health N                      /health says this status when it is ready
  *      --notify                        READY=1 when it is ready, and STATUS= before
+ *      --early                         READY=1 at once
+ *      --lives D                       so long after it was ready it ends, with status 1 and a last word
  *      --line TEXT                     said on standard output when it is ready
  *      --name NAME                     the name in /v1/models, as it stands in JSON (echo-1b)
  *      --ready-at FILE                 where it notes when it was ready, in nanoseconds of CLOCK_MONOTONIC
@@ -27,8 +30,9 @@
  *      --spawn                         it starts a process of its own that lives on
  *
  * What a prompt, or the last message of a chat, asks for: "status N" an error of that status, "garbage" no JSON, "cut" a
- * body that ends early, "cutstream" a stream without an end, "hang" no answer, "die" the server's end; everything else comes
- * back as "echo PROMPT". A client that goes before its answer is complete is noted on standard error. /echo answers with the
+ * body that ends early, "cutstream" a stream without an end, "hang" no answer, "die" the server's end, "spin MSEC" an answer
+ * after so much processor time, "hang first" and "mute first" no answer, in the first life that --once tells (after "mute" to no
+ * request at all, of /health neither); everything else comes back as "echo PROMPT". A client that goes before its answer is complete is noted on standard error. /echo answers with the
  * request itself. /v1/realtime switches to a protocol in which every byte comes back.
  */
 
@@ -74,9 +78,14 @@ static struct {
         bool stuck;
         bool ignores;
         bool spawns;
+        unsigned health;
+        bool early;
+        bool mortal;
+        uint64_t lives;
+        bool is_later;          /* not the first start */
 } options;
 
-static atomic_bool is_ready, is_ending;
+static atomic_bool is_ready, is_ending, is_mute;
 
 struct request {
         char *body;
@@ -94,6 +103,15 @@ static void rest(uint64_t nsec) {
 
         while (nanosleep(&time, &time) < 0)
                 ;
+}
+
+/* Uses so much processor time. */
+static void spin(uint64_t nsec) {
+        struct timespec time;
+
+        do
+                clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+        while ((uint64_t)time.tv_sec * NSEC_PER_SEC + (uint64_t)time.tv_nsec < nsec);
 }
 
 static enum MHD_Result answer(struct MHD_Connection *connection, unsigned status, const char *text) {
@@ -208,8 +226,14 @@ static enum MHD_Result complete(struct MHD_Connection *connection, struct reques
         else if (strcmp(prompt, "cut") == 0)
                 r = answer_by(connection, request, 1000, cut_body);
         else {
-                if (strcmp(prompt, "hang") == 0)
+                if (strcmp(prompt, "hang") == 0 || (strcmp(prompt, "hang first") == 0 && !options.is_later))
                         rest(UINT64_C(3600) * NSEC_PER_SEC);
+                if (strcmp(prompt, "mute first") == 0 && !options.is_later) {
+                        is_mute = true;
+                        rest(UINT64_C(3600) * NSEC_PER_SEC);
+                }
+                if (strncmp(prompt, "spin ", 5) == 0)
+                        spin((uint64_t)atoi(prompt + 5) * NSEC_PER_MSEC);
                 if (strcmp(prompt, "body") == 0)
                         request->text = json_dumps(json, JSON_COMPACT | JSON_SORT_KEYS);
                 else if (asprintf(&request->text, "echo %s", prompt) < 0)
@@ -322,6 +346,12 @@ static enum MHD_Result handle(void *user, struct MHD_Connection *connection, con
                 *size = 0;
                 return MHD_YES;
         }
+        if (is_mute)
+                rest(UINT64_C(3600) * NSEC_PER_SEC);
+        if (strcmp(path, "/health") == 0 && is_ready && options.health > 0)
+                return answer_error(connection, options.health, "Not for you");
+        if (strcmp(path, "/hang") == 0)
+                rest(UINT64_C(3600) * NSEC_PER_SEC);
         if (strcmp(path, "/health") == 0 && strcmp(method, "GET") == 0)
                 return options.eager || (is_ready && !options.never_healthy) ? answer(connection, 200, "{\"status\":\"ok\"}") :
                                                             answer_error(connection, 503, "Loading model");
@@ -395,7 +425,8 @@ static void parse(int argc, char **argv) {
                 { "think", required_argument, NULL, 't' },  { "exit", required_argument, NULL, 'e' },
                 { "key", required_argument, NULL, 'q' },
                 { "once", required_argument, NULL, 'o' },   { "again", required_argument, NULL, 'y' },
-                { "stuck", no_argument, NULL, 'k' },
+                { "stuck", no_argument, NULL, 'k' },         { "health", required_argument, NULL, 'H' },
+                { "early", no_argument, NULL, 'E' },         { "lives", required_argument, NULL, 'L' },
                 { "ready-at", required_argument, NULL, 'r' },
                 { "linger", required_argument, NULL, 'm' },
                 { "ignore-term", no_argument, NULL, 'g' },  { "spawn", no_argument, NULL, 'w' },
@@ -428,6 +459,9 @@ static void parse(int argc, char **argv) {
                 case 'y': options.again = duration(optarg); break;
                 case 'k': options.stuck = true; break;
                 case 'm': options.linger = duration(optarg); break;
+                case 'H': options.health = (unsigned)atoi(optarg); break;
+                case 'E': options.early = true; break;
+                case 'L': options.lives = duration(optarg); options.mortal = true; break;
                 case 'g': options.ignores = true; break;
                 case 'w': options.spawns = true; break;
                 default: exit(2);
@@ -435,6 +469,7 @@ static void parse(int argc, char **argv) {
         /* The first start is the one that can make the file. */
         if (options.once && open(options.once, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600) < 0) {
                 options.fails = options.stuck = false;
+                options.is_later = true;
                 options.load.time = options.again;
         }
 }
@@ -479,6 +514,8 @@ int main(int argc, char **argv) {
         printf("upstream: loading\n");
         if (options.notifies)
                 sd_notify(0, "STATUS=half way\nEXTEND_TIMEOUT_USEC=7000000000");
+        if (options.early)
+                sd_notify(0, "READY=1");
         load_run(&options.load);
         if (options.fails) {
                 fprintf(stderr, "upstream: reading weights\nupstream: no such weights\n");
@@ -492,6 +529,11 @@ int main(int argc, char **argv) {
                         printf("%s\n", options.line);
                 if (options.notifies)
                         sd_notify(0, "READY=1");
+        }
+        if (options.mortal) {
+                rest(options.lives);
+                fprintf(stderr, "upstream: no use\n");
+                return 1;
         }
         if (options.linger > 0) {
                 (void)sigwait(&told_to_end, &(int){ 0 });
