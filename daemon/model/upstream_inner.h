@@ -68,7 +68,7 @@ struct upstream {
         struct freeze freeze;
         uint64_t said;                  /* lines of its output */
         unsigned suspicions;            /* of the generation, when the probe began that is to tell */
-        uint64_t heard;                 /* bytes of answers, when it began */
+        uint64_t heard;                 /* bytes of answers, when that was looked at last */
         uint64_t failing_since;         /* probes have failed since, and nothing was in flight */
         char verdict[384];
         bool resting;                   /* nothing was in flight when it was looked at last */

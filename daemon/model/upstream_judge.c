@@ -55,12 +55,12 @@ void upstream_suspect(struct model *model) {
         upstream->phase = PHASE_CHECKING;
         upstream->probe_pause = CHECK_PAUSE_MIN;
         upstream->failing_since = timer_now();
+        upstream->heard = sum_work(upstream).heard;
         upstream_probe_after(upstream, 0);
 }
 
 void upstream_check_begins(struct upstream *upstream) {
         upstream->suspicions = atomic_load(&upstream->generation->suspicions);
-        upstream->heard = sum_work(upstream).heard;
 }
 
 /* Whether no probe was answered for so long that it is lost. A model that works may have no time for probes: it may be frozen. */
@@ -103,6 +103,7 @@ void upstream_checked(struct upstream *upstream, unsigned status, bool refused) 
                 /* Nobody listens there: a server that msd did not start is about to come back, or was. */
                 give_up(upstream);
         else {
+                upstream->heard = work.heard;
                 upstream_probe_after(upstream, upstream->probe_pause);
                 upstream->probe_pause = MIN(upstream->probe_pause * 2, CHECK_PAUSE_MAX);
         }

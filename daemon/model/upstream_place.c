@@ -101,8 +101,6 @@ static void clear_path(struct upstream *upstream) {
 void upstream_clear_place(struct upstream *upstream) {
         if (upstream->target.socket[0])
                 clear_path(upstream);
-        else if (upstream->options.any_owner)
-                upstream_start_child(upstream);
         else {
                 upstream->phase = PHASE_CLEARING;
                 upstream_probe_after(upstream, 0);
