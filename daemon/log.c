@@ -313,7 +313,10 @@ static void *writer_run(void *argument) {
                 pthread_mutex_lock(&writer->mutex);
                 writer->writing = 0;
         }
+        /* Writing may block, and log_stop() waits for the mutex. */
+        pthread_mutex_unlock(&writer->mutex);
         erase_bar(writer);
+        pthread_mutex_lock(&writer->mutex);
         writer->finished = true;
         pthread_cond_broadcast(&writer->changed);
         pthread_mutex_unlock(&writer->mutex);

@@ -238,6 +238,29 @@ START_TEST(stop_without_a_reader) {
 }
 END_TEST
 
+/* A bar cannot be erased any more. */
+START_TEST(stop_with_a_bar) {
+        static char dots[65536];
+        int err = capture(STDERR_FILENO), other;
+        char path[64];
+
+        ck_assert_int_eq(log_start(), 0);
+        log_bar("loading");
+        assert_reads(err, "loading");
+        /* The same pipe, and not the same flags. */
+        snprintf(path, sizeof(path), "/proc/self/fd/%d", STDERR_FILENO);
+        other = open(path, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+        ck_assert_int_ge(other, 0);
+        while (write(other, dots, sizeof(dots)) > 0)
+                ;
+        while (write(other, dots, 1) > 0)
+                ;
+        log_stop();
+        close(other);
+        close(err);
+}
+END_TEST
+
 /* Somebody who shares the pipe has made it non-blocking. */
 START_TEST(non_blocking) {
         static char lines[1 << 20], got[1 << 20];
@@ -288,6 +311,7 @@ static Suite *log_suite(void) {
         tcase_add_test(tcase, output_not_read);
         tcase_add_test(tcase, errors_not_read);
         tcase_add_test(tcase, stop_without_a_reader);
+        tcase_add_test(tcase, stop_with_a_bar);
         tcase_add_test(tcase, non_blocking);
         tcase_add_test(tcase, output_reader_gone);
         suite_add_tcase(suite, tcase);
