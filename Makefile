@@ -151,13 +151,16 @@ UNIT_sim := daemon/model/sim daemon/loop/reactor daemon/loop/timer $(UNIT_openai
 UNIT_status := daemon/status daemon/loop/gate daemon/loop/timer common/json common/printable
 UNIT_places := daemon/queue/places
 UNIT_wait_list := daemon/queue/wait_list
-UNIT_lane := daemon/queue/lane daemon/queue/lane_account daemon/queue/lane_retry daemon/queue/lane_life daemon/queue/request daemon/queue/wait_list daemon/queue/places daemon/status daemon/log \
+LANE := daemon/queue/lane daemon/queue/lane_account daemon/queue/lane_retry daemon/queue/lane_suspects daemon/queue/lane_life daemon/queue/request daemon/queue/wait_list daemon/queue/places daemon/status daemon/log \
 	daemon/model/generation daemon/loop/reactor daemon/loop/timer daemon/loop/gate daemon/loop/pool common/json common/protocol common/printable common/number
+UNIT_lane := tests/unit/queue/world $(LANE)
+UNIT_lane_suspects := $(UNIT_lane)
 UNIT_LDFLAGS_lane := -Wl,--wrap=timer_now
-UNIT_unix := daemon/front/unix daemon/front/parking daemon/net/socket common/line common/user $(UNIT_lane)
+UNIT_LDFLAGS_lane_suspects := $(UNIT_LDFLAGS_lane)
+UNIT_unix := daemon/front/unix daemon/front/parking daemon/net/socket common/line common/user $(LANE)
 UNIT_LDFLAGS_unix := $(addprefix -Wl$(comma)--wrap=,malloc calloc realloc free)
 UNIT_http_front := tests/unit/front/world $(addprefix daemon/front/,http http_input http_answer http_own http_early http_parking parking) \
-	daemon/queue/lane daemon/queue/lane_account daemon/queue/lane_retry daemon/queue/lane_life daemon/queue/request daemon/queue/places daemon/queue/wait_list daemon/status daemon/log \
+	daemon/queue/lane daemon/queue/lane_account daemon/queue/lane_retry daemon/queue/lane_suspects daemon/queue/lane_life daemon/queue/request daemon/queue/places daemon/queue/wait_list daemon/status daemon/log \
 	daemon/model/generation daemon/net/socket daemon/net/http daemon/net/http_forward daemon/net/http_body \
 	daemon/loop/reactor daemon/loop/timer daemon/loop/gate daemon/loop/pool common/json common/number common/protocol common/printable
 UNIT_http_front_answers := $(UNIT_http_front)
@@ -205,7 +208,7 @@ $(BUILD)/tests/upstream/server: %: %.o $(call objects,tests/upstream/load.c comm
 	$(CC) $(LDFLAGS) -o $@ $^ $(shell $(PKG_CONFIG) --libs libmicrohttpd jansson libsystemd)
 
 # Gate and places with real threads; their own epoll_wait() and epoll_pwait2() count how often they wake up.
-$(BUILD)/tests/model/rounds: %: %.o $(addprefix $(BUILD)/,$(addsuffix .o,$(UNIT_lane) daemon/loop/mailbox)) $(LLHTTP)
+$(BUILD)/tests/model/rounds: %: %.o $(addprefix $(BUILD)/,$(addsuffix .o,$(LANE) daemon/loop/mailbox)) $(LLHTTP)
 	$(CC) $(LDFLAGS) -Wl,--wrap=epoll_wait -Wl,--wrap=epoll_pwait2 -o $@ $^ $(LIBS)
 
 # Fuzz targets, each with the sources it is for. In build/fuzz they are libFuzzer's (make fuzz), elsewhere plain programs
@@ -231,7 +234,7 @@ FUZZ_LDFLAGS_http_body := $(FUZZ_LDFLAGS_http_heads)
 
 # Those that live in a world of their own: of time, and of what a process that was killed still does.
 FUZZ_WORLD := tests/fuzz/world common/user common/line daemon/net/socket daemon/front/unix daemon/front/parking daemon/front/parked \
-	$(patsubst %.c,%,$(wildcard daemon/front/http*.c)) $(UNIT_http) $(filter-out daemon/log,$(UNIT_lane))
+	$(patsubst %.c,%,$(wildcard daemon/front/http*.c)) $(UNIT_http) $(filter-out daemon/log,$(LANE))
 FUZZ_connection := $(FUZZ_WORLD)
 FUZZ_LDFLAGS_connection := $(addprefix -Wl$(comma)--wrap=,timer_now send sendmsg shutdown pwrite ftruncate)
 FUZZ_parked := $(FUZZ_WORLD)

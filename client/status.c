@@ -81,6 +81,7 @@ int status_parse(const char *text, size_t len, struct status *status) {
         status->waiting = take_number(object, "waiting");
         status->oldest_wait = take_seconds(object, "oldest_wait_s");
         status->processing = take_number(object, "processing");
+        status->suspects = take_number(object, "suspects");
         status->completed = take_number(object, "completed");
         status->failed = take_number(object, "failed");
         status->cancelled = take_number(object, "cancelled");
@@ -151,6 +152,8 @@ size_t status_format(char buffer[static STATUS_TEXT_MAX], const struct status *s
         add(&text, ", %" PRIu64 " processing, %" PRIu64 " completed, %" PRIu64 " failed, %" PRIu64
                    " cancelled\n",
             status->processing, status->completed, status->failed, status->cancelled);
+        if (status->suspects > 0)
+                add(&text, "Suspects:  %" PRIu64 ", after a crash sent to the model one at a time\n", status->suspects);
         add(&text, "Daemon:    msd %s, PID %" PRIu64 ", up for %s, %" PRIu64 " connection%s\n",
             status->version, status->pid, uptime, status->connections, status->connections == 1 ? "" : "s");
         return text.len;

@@ -22,6 +22,7 @@ struct status {
         uint64_t waiting;
         uint64_t oldest_wait;
         uint64_t processing;
+        uint64_t suspects;
         uint64_t completed;
         uint64_t failed;
         uint64_t cancelled;

@@ -117,6 +117,8 @@ static void note_loss(struct loader *loader, enum loss how, const char *reason) 
         const uint64_t was_ready = timer_now() - loader->ready_at;
 
         loader->setback[0] = '\0';
+        if (how == LOSS_CRASHED && loader->is_excused && loader->is_excused(loader))
+                return;
         if (how == LOSS_UNREACHABLE || was_ready >= PROVEN_AFTER) {
                 loader->attempt = 1;
                 loader->setbacks = 0;

@@ -41,6 +41,8 @@ struct loader {
         void (*ready)(struct loader *loader, const char *name);
         /* `error`: an errno of the same kind as the reason. */
         void (*failed)(struct loader *loader, int error, const char *reason);
+        /* Whether requests were in flight when the model crashed: one of them may be to blame, and the model is not. NULL: no. */
+        bool (*is_excused)(struct loader *loader);
         /* The rest is what struct load_events has. After `lost` the next loader_start() knows of it. */
         void (*lost)(struct loader *loader, enum loss how, const char *reason);
         void (*alive)(struct loader *loader);

@@ -87,6 +87,10 @@ static void queue_suspect(struct queue *queue) {
         mailbox_post(&server_of(queue)->mailbox, MESSAGE_SUSPECT);
 }
 
+static void queue_cleared(struct queue *queue) {
+        mailbox_post(&server_of(queue)->mailbox, MESSAGE_CLEARED);
+}
+
 static void workers_failed(struct worker_group *group) {
         struct model_server *server = container_of(group, struct model_server, workers);
 
@@ -131,6 +135,8 @@ static void end_turn(struct model_server *server) {
                 notify_watchdog();
         if (turned & TURN_REST)
                 server_rest_turned(server);
+        if (turned & TURN_OPEN)
+                server_load_turned(server);
         if (turned & TURN_EXIT)
                 server_exit_turned(server);
 }
@@ -193,6 +199,8 @@ static void server_deliver(struct mailbox *mailbox, unsigned messages) {
                 server_follow_later(server);
         if (messages & MESSAGE_SUSPECT)
                 model_suspect(server->model);
+        if (messages & MESSAGE_CLEARED)
+                server_suspects_cleared(server);
         if (messages & MESSAGE_DRAINED)
                 end_serving(server);
 }
@@ -294,11 +302,13 @@ int model_server_init(struct model_server *server, const struct options *options
                         .places = {
                                 [PLACES_INFERENCE] = { .max = options->max_inflight },
                                 [PLACES_LIGHT] = { .max = options->upstream ? LIGHT_MAX : 0 },
+                                [PLACES_SUSPECT] = { .max = 1 },
                         },
                         .load = queue_load,
                         .shutdown = queue_shutdown,
                         .needed = queue_needed,
                         .suspect = queue_suspect,
+                        .cleared = queue_cleared,
                 },
         };
         find_place(server);

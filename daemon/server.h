@@ -67,6 +67,9 @@ struct model_server {
         char line[GATE_REASON_MAX + 320];       /* what it said last */
         char place[4096];                       /* where it listens */
         unsigned failures;                      /* events of `signals` in a row that brought none */
+        enum loss loss;                         /* how the generation before the one that begins was lost, and why */
+        const char *loss_reason;
+        bool opening;                           /* the model is ready, and every worker is asked for its suspects */
         bool stopping;
         bool failed;                            /* the exit status is to say so */
 };

@@ -27,6 +27,7 @@ enum {
         MESSAGE_SUSPECT = 1 << 5,
         MESSAGE_FAILED = 1 << 6,
         MESSAGE_NEEDED = 1 << 7,
+        MESSAGE_CLEARED = 1 << 8,
 };
 
 /* What a turn of all workers is for. */
@@ -34,6 +35,7 @@ enum {
         TURN_PULSE = 1 << 0,
         TURN_REST = 1 << 1,
         TURN_EXIT = 1 << 2,
+        TURN_OPEN = 1 << 3,
 };
 
 /* Nothing that is about to end by itself is to be ended by the service manager at the same moment. */
@@ -70,6 +72,12 @@ void server_free_generations(struct model_server *server, unsigned oldest);
 
 /* After gate_open() or gate_fail() returned `r`: if its event could not be sent, the mailboxes say it. From any thread. */
 void server_check_broadcast(struct model_server *server, int r);
+
+/* After a crash: every worker knows which of its requests were lost with the model. The gate opens. */
+void server_load_turned(struct model_server *server);
+
+/* All requests that were in flight when the model crashed have been answered: the others go on. */
+void server_suspects_cleared(struct model_server *server);
 
 void server_init_loader(struct model_server *server, const struct loader_options *options);
 

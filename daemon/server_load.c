@@ -41,6 +41,8 @@ int server_begin_generation(struct model_server *server, bool idle) {
         list_append(&server->generations, &generation->link);
         atomic_init(&generation->awaits_request, idle);
         snprintf(generation->last_model, sizeof(generation->last_model), "%s", last_model(server, before));
+        generation->loss = server->loss;
+        snprintf(generation->loss_reason, sizeof(generation->loss_reason), "%s", server->loss_reason ? server->loss_reason : "");
         if (idle)
                 status_idle(&server->status, generation->number);
         else
@@ -132,20 +134,17 @@ static void load_progressing(struct loader *loader) {
         notify_extend(load_limit(container_of(loader, struct model_server, loader)->options));
 }
 
-static void load_ready(struct loader *loader, const char *name) {
-        struct model_server *server = container_of(loader, struct model_server, loader);
+/* The model is stored, and the line is out, before anybody goes on because of it. */
+static void open_gate(struct model_server *server) {
         struct generation *generation = server_generation(server);
         char text[NUMBER_DURATION_MAX];
         int r;
 
-        /* The model is stored, and the line is out, before anybody goes on because of it. */
-        snprintf(generation->model, sizeof(generation->model), "%s", name);
-        server_progress_end(server, true);
-        status_ready(&server->status, name);
+        status_ready(&server->status, generation->model);
         log_output(line_ready, sizeof(line_ready) - 1);
         server_check_broadcast(server, gate_open(&generation->gate));
 
-        server_set_situation(server, "Ready: %s was loaded in %s", name,
+        server_set_situation(server, "Ready: %s was loaded in %s", generation->model,
                              number_format_duration(text, status_load_time(&server->status) / NSEC_PER_MSEC * NSEC_PER_MSEC));
         r = notify_ready(server_status_line(server));
         if (r < 0)
@@ -153,18 +152,65 @@ static void load_ready(struct loader *loader, const char *name) {
         server_idle_ready(server);
 }
 
+static void load_ready(struct loader *loader, const char *name) {
+        struct model_server *server = container_of(loader, struct model_server, loader);
+        struct generation *generation = server_generation(server);
+
+        snprintf(generation->model, sizeof(generation->model), "%s", name);
+        server_progress_end(server, true);
+        if (generation->loss == LOSS_CRASHED) {
+                /* The suspects are to be known before any request goes on. */
+                server->opening = true;
+                server_ask_turn(server, TURN_OPEN);
+        } else
+                open_gate(server);
+}
+
+void server_load_turned(struct model_server *server) {
+        const uint64_t suspects = atomic_load(&server->queue.suspects);
+
+        if (!server->opening)
+                return;
+        server->opening = false;
+        if (server->stopping)
+                return;
+        if (suspects > 0)
+                log_warning("The model crashed with requests in flight: the %" PRIu64 " of them that it did not begin to answer go to "
+                            "it one at a time, and the others wait", suspects);
+        open_gate(server);
+}
+
+void server_suspects_cleared(struct model_server *server) {
+        if (gate_state(&server_generation(server)->gate) == GATE_OPEN)
+                log_info("No request is suspected of the crash any more: all go on");
+        worker_group_resume(&server->workers);
+}
+
+/* Those whose connection is known to be broken, or that still count as with the model. */
+static bool load_is_excused(struct loader *loader) {
+        struct model_server *server = container_of(loader, struct model_server, loader);
+        struct status_sums sums;
+
+        status_sum(&server->status, &sums);
+        return sums.processing > 0 || atomic_load(&server->queue.lost) > 0;
+}
+
 static void load_lost(struct loader *loader, enum loss how, const char *reason) {
         struct model_server *server = container_of(loader, struct model_server, loader);
         int r;
 
-        (void)how;
         log_error("The model is lost: %s", reason);
         if (server->stopping)
                 return;
         note_last_words(server);
         status_attempt(&server->status, 1, reason);
+        server->opening = false;
         /* New requests wait for the next generation, and so do those in flight that got no output. */
+        server->loss = how;
+        server->loss_reason = reason;
         r = model_server_load_model(server);
+        server->loss = LOSS_NONE;
+        server->loss_reason = NULL;
         if (r < 0) {
                 log_error("Cannot begin to load: %s", strerror(-r));
                 server->failed = true;
@@ -249,6 +295,7 @@ void server_init_loader(struct model_server *server, const struct loader_options
         server->loader.progressing = load_progressing;
         server->loader.ready = load_ready;
         server->loader.failed = load_failed;
+        server->loader.is_excused = load_is_excused;
         server->loader.lost = load_lost;
         server->loader.alive = load_alive;
         server->loader.held = load_held;

@@ -183,6 +183,7 @@ void status_sum(struct status *status, struct status_sums *sums) {
                 sums->failed += counter_get(&counters->failed);
                 sums->cancelled += counter_get(&counters->cancelled);
                 sums->connections += counter_get(&counters->connections);
+                sums->suspects += counter_get(&counters->suspects);
                 sums->demands += counter_get(&counters->demands);
                 sums->used = MAX(sums->used, counter_get(&counters->used));
                 sums->heard = MAX(sums->heard, counter_get(&counters->heard));
@@ -236,7 +237,7 @@ char *status_format(struct status *status) {
         last_words = lines_of(status->last_words);
         probe = status->probe[0] != '\0' ? status_text(status->probe) : json_null();
         json = json_pack(
-                "{ss so sI sI so so so sI so sI sI sI sI sI so so so so ss sI}",
+                "{ss so sI sI so so so sI so sI sI sI sI sI sI so so so so ss sI}",
                 "status", gate_state(status->stop) != GATE_PENDING ? "stopping" :
                           is_idle(status)                          ? "idle" :
                                                                      names[status->state],
@@ -249,6 +250,7 @@ char *status_format(struct status *status) {
                 "waiting", (json_int_t)sums.waiting,
                 "oldest_wait_s", json_seconds(sums.oldest != 0 && now > sums.oldest ? now - sums.oldest : 0),
                 "processing", (json_int_t)sums.processing,
+                "suspects", (json_int_t)sums.suspects,
                 "completed", (json_int_t)sums.completed,
                 "failed", (json_int_t)sums.failed,
                 "cancelled", (json_int_t)sums.cancelled,
@@ -371,6 +373,8 @@ char *status_format_metrics(struct status *status) {
         fprintf(file, "msd_requests_total{outcome=\"cancelled\"} %" PRIu64 "\n", sums.cancelled);
         write_number(file, "requests_waiting", "gauge", sums.waiting, "Requests that wait for the model.");
         write_number(file, "requests_processing", "gauge", sums.processing, "Requests that are with the model.");
+        write_number(file, "requests_suspect", "gauge", sums.suspects,
+                     "Requests that were with the model when it crashed, and are sent to it again one at a time.");
         write_histogram(file, "wait_seconds", &status->counters[0].waits, sizeof(status->counters[0]), status->count,
                         "Time from the arrival of a request until it was with the model.");
         write_histogram(file, "first_byte_seconds", &status->counters[0].http.first_bytes, sizeof(status->counters[0]),

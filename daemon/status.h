@@ -41,6 +41,7 @@ struct status_counters {
         atomic_uint_fast64_t cancelled;
         atomic_uint_fast64_t connections;
         atomic_uint_fast64_t retries;           /* requests that were sent to a model again */
+        atomic_uint_fast64_t suspects;          /* requests that were in flight when the model crashed, and go alone */
         atomic_uint_fast64_t demands;           /* of those waiting and in flight: those that keep the model loaded */
         atomic_uint_fast64_t used;              /* when one of those came or ended last, in nanoseconds; 0: never */
         atomic_uint_fast64_t heard;             /* when a client connected or sent anything last, likewise */
@@ -143,6 +144,7 @@ struct status_sums {
         uint64_t failed;
         uint64_t cancelled;
         uint64_t connections;
+        uint64_t suspects;
         uint64_t demands;
         uint64_t used;
         uint64_t heard;

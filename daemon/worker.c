@@ -288,6 +288,9 @@ static void worker_deliver(struct mailbox *mailbox, unsigned messages) {
                 lane_claim(lane);
         if (messages & MESSAGE_RESUME)
                 lane_resume(lane);
+        /* Before the turn counts: what was lost until then is judged in it. */
+        if (messages & MESSAGE_PULSE)
+                lane_settle_lost(lane);
         if (messages & MESSAGE_PULSE && atomic_fetch_add(&worker->group->pulsed, 1) + 1 == worker->group->count)
                 worker->group->all_pulsed(worker->group);
         if (messages & MESSAGE_STOP) {

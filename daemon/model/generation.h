@@ -25,6 +25,12 @@ struct generation {
         atomic_bool awaits_request;
         /* The main thread finds out whether the model is in use, to stop it otherwise. While it is true nothing is sent to it. */
         atomic_bool resting;
+        /*
+         * How the one before it was lost, if it was, and why. After a crash the requests that were in flight then go to this one alone, one
+         * at a time. Written before the generation is published.
+         */
+        enum loss loss;
+        char loss_reason[GATE_REASON_MAX];
         /* The name of the model before it, empty if there was none. Written before the generation is published. */
         char last_model[PROTOCOL_MODEL_MAX];
         /* Written before the gate opens, and not again. */

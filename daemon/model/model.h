@@ -80,6 +80,9 @@ struct inference {
         bool parked : 1;        /* it waits, and a successor would find it */
         bool unheld : 1;        /* it waits, and a successor would find that, but not the request: --max-parked */
         bool noted : 1;         /* it was printed and counted as one that goes to the model */
+        bool lost : 1;          /* its connection broke, and what became of the model is not known yet */
+        bool spent : 1;         /* that was so when it had been sent twice */
+        bool suspect : 1;       /* the model crashed while it was in flight: it goes alone */
         char text[];            /* the ID, then the prompt */
 };
 
@@ -120,6 +123,7 @@ struct session_events {
 
 /* How a model that was ready came to be none. */
 enum loss {
+        LOSS_NONE,
         LOSS_CRASHED,           /* its process ended: with an exit status, or by a signal of its own making, such as SIGSEGV */
         LOSS_KILLED,            /* its process was ended by SIGKILL or SIGTERM from outside */
         LOSS_OUT_OF_MEMORY,     /* the same by the kernel, which had no memory left */

@@ -104,7 +104,7 @@ static uint64_t release(struct lane *lane, struct wait_list *list, uint64_t max)
 
                 /* Of a million that waited none is in the cache: the next one comes there while this one is answered. */
                 __builtin_prefetch(lane_request_of(request->lane_link.next));
-                if (list->busy || !lane_is_open(lane))
+                if (list->busy || !lane_is_open(lane, list))
                         break;
                 places_wait(places, &list->place, request->arrived);
                 if (!places_claim(places, &list->place))
@@ -150,7 +150,8 @@ static void ask_for_model(struct lane *lane) {
  */
 static uint64_t settle_idle(struct lane *lane, uint64_t max) {
         struct wait_list *light = &lane->lists[PLACES_LIGHT];
-        bool demands = !wait_list_is_empty(&lane->lists[PLACES_INFERENCE]) || !list_is_empty(&lane->observers);
+        bool demands = !wait_list_is_empty(&lane->lists[PLACES_INFERENCE]) ||
+                       !wait_list_is_empty(&lane->lists[PLACES_SUSPECT]) || !list_is_empty(&lane->observers);
         uint64_t n = 0;
 
         wait_list_order(light);
@@ -232,8 +233,10 @@ void lane_settle_observers(struct lane *lane, bool begun) {
 }
 
 void lane_settle(struct lane *lane) {
-        uint64_t n = lane_settle_waiting(lane, SETTLE_BATCH);
+        uint64_t n;
 
+        lane_settle_lost(lane);
+        n = lane_settle_waiting(lane, SETTLE_BATCH);
         lane_leave_waiting(lane, n);
         lane_settle_observers(lane, false);
         if (n == SETTLE_BATCH)
@@ -268,6 +271,10 @@ void lane_light_offered(struct places_lane *place) {
         list_offered(container_of(place, struct lane, lists[PLACES_LIGHT].place));
 }
 
+void lane_suspect_offered(struct places_lane *place) {
+        list_offered(container_of(place, struct lane, lists[PLACES_SUSPECT].place));
+}
+
 /* A request waits: at the gate, for a place, or until the model was probed. */
 static void wait_for_turn(struct lane *lane, struct request *request) {
         struct wait_list *list = lane_list_of(lane, request);
@@ -284,7 +291,7 @@ static void wait_for_turn(struct lane *lane, struct request *request) {
         lane_append_waiting(lane, request);
         lane_keep_turn(lane, list);
         /* There may be a place for it after all. */
-        if (lane_is_open(lane) && !list->busy)
+        if (lane_is_open(lane, list) && !list->busy)
                 reactor_queue(lane->reactor, &lane->settle);
         if (lane->events->pending)
                 lane->events->pending(lane);
@@ -294,7 +301,7 @@ static void wait_for_turn(struct lane *lane, struct request *request) {
 static bool goes_at_once(struct lane *lane, struct request *request) {
         struct wait_list *list = lane_list_of(lane, request);
 
-        return lane_is_open(lane) && wait_list_is_empty(list) && !list->busy && places_take(lane_places_of(lane, list));
+        return lane_is_open(lane, list) && wait_list_is_empty(list) && !list->busy && places_take(lane_places_of(lane, list));
 }
 
 /* A request has come: the policy. */

@@ -18,10 +18,14 @@
 #include "daemon/queue/wait_list.h"
 #include "daemon/status.h"
 
-/* Inference takes a place with the model. Light requests (GET, HEAD, OPTIONS, tunnels) have places of their own. */
+/*
+ * Inference takes a place with the model. Light requests (GET, HEAD, OPTIONS, tunnels) have places of their own. Suspects, of either
+ * kind, have one place; while there are any the others have none.
+ */
 enum places_kind {
         PLACES_INFERENCE,
         PLACES_LIGHT,
+        PLACES_SUSPECT,
         PLACES_KINDS,
 };
 
@@ -32,6 +36,9 @@ struct queue {
         struct model *model;
         _Atomic(struct generation *) generation;        /* the current one */
         struct places places[PLACES_KINDS];
+        /* Requests that were in flight when the model crashed. All are counted before the gate of the next generation opens. */
+        atomic_uint_fast64_t suspects;
+        atomic_uint_fast64_t lost;      /* requests that wait to hear whether the model has crashed */
         /* An administrator wants the model loaded again; or the daemon to stop. */
         void (*load)(struct queue *queue);
         void (*shutdown)(struct queue *queue);
@@ -41,6 +48,8 @@ struct queue {
         void (*needed)(struct queue *queue);
         /* `suspicions` of the current generation was raised. */
         void (*suspect)(struct queue *queue);
+        /* There are no suspects any more: lane_resume() is due in every lane. */
+        void (*cleared)(struct queue *queue);
 };
 
 static inline struct generation *queue_generation(struct queue *queue) {
@@ -108,6 +117,9 @@ void lane_check_gates(struct lane *lane);
 
 /* The model was not lost, or is not stopped: requests that wait for that go on. */
 void lane_resume(struct lane *lane);
+
+/* Decides what becomes of requests whose connection broke, as far as it is known whether the model lives. */
+void lane_settle_lost(struct lane *lane);
 
 /* Places were given to it. */
 void lane_claim(struct lane *lane);

@@ -21,6 +21,8 @@ void lane_note_use(struct lane *lane, const struct request *request, int n) {
 
 void lane_request_end(struct lane *lane, struct request *request) {
         lane_note_use(lane, request, -1);
+        if (request->inference.lost || request->inference.suspect)
+                lane_end_suspicion(lane, request);
         list_remove(&request->lane_link);
         list_remove(&request->owner_link);
         request_limits_release(lane->queue->limits, request->inference.prompt_len);
@@ -103,8 +105,11 @@ void lane_set_timeout_limited(struct lane *lane) {
 }
 
 static bool nothing_waits(const struct lane *lane) {
-        return wait_list_is_empty(&lane->lists[PLACES_INFERENCE]) && wait_list_is_empty(&lane->lists[PLACES_LIGHT]) &&
-               list_is_empty(&lane->deferred);
+        bool nothing = list_is_empty(&lane->deferred);
+
+        for (unsigned i = 0; i < PLACES_KINDS; i++)
+                nothing = nothing && wait_list_is_empty(&lane->lists[i]);
+        return nothing;
 }
 
 bool lane_is_idle(const struct lane *lane, uint64_t tunnels) {

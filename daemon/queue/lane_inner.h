@@ -6,6 +6,7 @@
  *      lane.c          requests come, wait, and go to the model: the policy
  *      lane_account    what is counted, and which list a request is in
  *      lane_retry      how an inference has ended, and whether it is sent again
+ *      lane_suspects   requests that were in flight when the model was lost
  *      lane_life       gates, time-outs, clients that leave, begin and end
  */
 
@@ -20,7 +21,9 @@ static inline struct request *lane_request_of(struct list *lane_link) {
 }
 
 static inline struct wait_list *lane_list_of(struct lane *lane, const struct request *request) {
-        return &lane->lists[request->inference.is_light ? PLACES_LIGHT : PLACES_INFERENCE];
+        return &lane->lists[request->inference.suspect  ? PLACES_SUSPECT :
+                            request->inference.is_light ? PLACES_LIGHT :
+                                                          PLACES_INFERENCE];
 }
 
 static inline struct places *lane_places_of(struct lane *lane, const struct wait_list *list) {
@@ -31,10 +34,11 @@ static inline bool lane_is_stopping(const struct lane *lane) {
         return gate_state(lane->queue->stop) != GATE_PENDING;
 }
 
-/* Whether requests go to the model as far as there are places. */
-static inline bool lane_is_open(const struct lane *lane) {
+/* Whether requests of the list go to the model as far as there are places. */
+static inline bool lane_is_open(const struct lane *lane, const struct wait_list *list) {
         return gate_state(&lane->generation->gate) == GATE_OPEN && !lane->leaving && !lane_is_stopping(lane) &&
-               atomic_load(&lane->generation->suspicions) == 0 && !atomic_load(&lane->generation->resting);
+               atomic_load(&lane->generation->suspicions) == 0 && !atomic_load(&lane->generation->resting) &&
+               (atomic_load(&lane->queue->suspects) == 0 || list == &lane->lists[PLACES_SUSPECT]);
 }
 
 /* lane_account.c */
@@ -112,6 +116,22 @@ void lane_room(struct session_events *events);
 /* Those that were to be sent again after a while are not, any more. */
 void lane_undefer(struct lane *lane);
 
+/*
+ * lane_suspects.c: a request whose connection broke waits until it is known what became of the model. If that lives, the request is
+ * sent again, unless it was sent twice already. If it was killed, likewise, to the next generation. If it crashed the request is a
+ * suspect: suspects are sent again one at a time, in order of arrival, and nothing beside them. The one that is alone with the model
+ * when it crashes again fails.
+ */
+
+/* The connection broke. The request is put back next. */
+void lane_note_lost(struct lane *lane, struct request *request);
+
+/* Whether requests that are lost now were with a generation that is over. */
+bool lane_is_lost_before(const struct lane *lane);
+
+/* A request that is lost, or a suspect, ends. */
+void lane_end_suspicion(struct lane *lane, struct request *request);
+
 /* lane.c */
 
 /* Writes the gathered lines. */
@@ -137,3 +157,4 @@ void lane_settle_run(struct job *job);
 /* For struct places_lane; from any thread. */
 void lane_inference_offered(struct places_lane *place);
 void lane_light_offered(struct places_lane *place);
+void lane_suspect_offered(struct places_lane *place);

@@ -102,6 +102,7 @@ void lane_follow(struct lane *lane) {
         if (r < 0)
                 log_error("Cannot watch the gate, trying again: %s", strerror(-r));
         lane_settle_observers(lane, true);
+        lane_settle_lost(lane);
         /* Requests that came while the model before it was about to be stopped need this one. */
         if (generation_is_idle(generation))
                 reactor_queue(lane->reactor, &lane->settle);
@@ -124,8 +125,8 @@ void lane_set_arrival(struct lane *lane, uint64_t arrived) {
 }
 
 void lane_each_waiting(struct lane *lane, void (*each)(struct request *request, void *data), void *data) {
-        struct list *lists[] = { &lane->lists[PLACES_INFERENCE].waiting, &lane->lists[PLACES_LIGHT].waiting, &lane->deferred,
-                                 &lane->observers };
+        struct list *lists[] = { &lane->lists[PLACES_SUSPECT].waiting, &lane->lists[PLACES_INFERENCE].waiting,
+                                 &lane->lists[PLACES_LIGHT].waiting, &lane->deferred, &lane->observers };
 
         for (unsigned i = 0; i < PLACES_KINDS; i++)
                 wait_list_order(&lane->lists[i]);
@@ -228,6 +229,7 @@ int lane_init(struct lane *lane, struct queue *queue, struct reactor *reactor, s
         };
         wait_list_init(&lane->lists[PLACES_INFERENCE], lane_inference_offered);
         wait_list_init(&lane->lists[PLACES_LIGHT], lane_light_offered);
+        wait_list_init(&lane->lists[PLACES_SUSPECT], lane_suspect_offered);
         list_init(&lane->deferred);
         list_init(&lane->in_flight);
         list_init(&lane->observers);

@@ -59,6 +59,28 @@ static void suspect(struct lane *lane) {
         lane->queue->suspect(lane->queue);
 }
 
+/* Whether the model may have ended with the request. */
+static bool is_loss(enum ending how) {
+        return how == ENDING_LOST || how == ENDING_STALE;
+}
+
+/* Puts back a request that may be sent again; of which nothing was delivered. */
+static void put_back(struct lane *lane, struct request *request, const struct answer_end *end) {
+        if (end->how == ENDING_UNAVAILABLE && end->retry_after > 0 && end->retry_after <= RETRY_AFTER_MAX) {
+                put_off(lane, request, end->retry_after * NSEC_PER_SEC);
+                return;
+        }
+        if (end->how == ENDING_STALE && !request->inference.spent && !lane_is_lost_before(lane)) {
+                put_off(lane, request, STALE_PAUSE);
+                return;
+        }
+        lane_put_back(lane, request);
+        if (gate_state(&lane->generation->gate) == GATE_OPEN && end->how != ENDING_UNSENT)
+                suspect(lane);
+        else
+                reactor_queue(lane->reactor, &lane->settle);
+}
+
 /* What becomes of a request of which nothing was delivered: it may be sent again. */
 static void send_again(struct lane *lane, struct request *request, const struct answer_end *end) {
         struct inference *inference = &request->inference;
@@ -67,32 +89,19 @@ static void send_again(struct lane *lane, struct request *request, const struct 
 
         lane_follow(lane);
         state = gate_state(&lane->generation->gate);
-        if (was_sent && (inference->resent || !inference->repeats)) {
+        if (was_sent && (!inference->repeats || (inference->resent && !is_loss(end->how)))) {
                 lane_fail(lane, request, PROTOCOL_INFERENCE_FAILED, end->text);
                 if (end->how == ENDING_LOST && state == GATE_OPEN && !lane_is_stopping(lane))
                         suspect(lane);
-                return;
-        }
-        if (state == GATE_FAILED)
+        } else if (state == GATE_FAILED)
                 lane_fail(lane, request, PROTOCOL_LOAD_FAILED, lane->generation->gate.reason);
         else if (lane_is_stopping(lane))
                 lane_fail(lane, request, PROTOCOL_INFERENCE_FAILED, end->text);
         else {
+                counter_add(&lane->counters->retries, was_sent && !inference->resent);
+                inference->spent = was_sent && inference->resent;
                 inference->resent |= was_sent;
-                counter_add(&lane->counters->retries, was_sent);
-                if (end->how == ENDING_UNAVAILABLE && end->retry_after > 0 && end->retry_after <= RETRY_AFTER_MAX) {
-                        put_off(lane, request, end->retry_after * NSEC_PER_SEC);
-                        return;
-                }
-                if (end->how == ENDING_STALE) {
-                        put_off(lane, request, STALE_PAUSE);
-                        return;
-                }
-                lane_put_back(lane, request);
-                if (state == GATE_OPEN && end->how != ENDING_UNSENT)
-                        suspect(lane);
-                else
-                        reactor_queue(lane->reactor, &lane->settle);
+                put_back(lane, request, end);
         }
 }
 
@@ -101,6 +110,9 @@ void lane_ended(struct session_events *events, struct inference *inference, cons
         struct request *request = request_of_inference(inference);
         struct request_owner *owner = request_owner_of(request);
 
+        /* First: at every moment it is counted as in flight or as lost. */
+        if (is_loss(end->how))
+                lane_note_lost(lane, request);
         lane_leave_in_flight(lane, request);
         /* In no list, so that it is not parked before it is certain what becomes of it. */
         list_remove(&request->lane_link);

@@ -300,6 +300,13 @@ static void queue_suspect(struct queue *queue) {
         (void)queue;
 }
 
+static void queue_cleared(struct queue *queue) {
+        struct world *world = container_of(queue, struct world, queue);
+
+        world->cleared = true;
+        reactor_queue(&world->reactor, &world->errands);
+}
+
 static void found_alive(struct world *world) {
         atomic_store(&world->generations[world->current]->suspicions, 0);
         lane_resume(&world->lane);
@@ -319,7 +326,9 @@ static void run_errands(struct job *job) {
                 world_next_generation(world);
         if (world->offered)
                 lane_claim(&world->lane);
-        world->wants_stop = world->wants_load = world->offered = false;
+        if (world->cleared)
+                lane_resume(&world->lane);
+        world->wants_stop = world->wants_load = world->offered = world->cleared = false;
 }
 
 static void lane_pending(struct lane *lane) {
@@ -376,6 +385,8 @@ void world_next_generation(struct world *world) {
             world->current + 1 == WORLD_GENERATIONS || gate_state(&world->stop) != GATE_PENDING)
                 return;
         world->current++;
+        /* Every second one was begun because the one before had crashed. */
+        world->generations[world->current]->loss = world->current % 2 == 1 ? LOSS_CRASHED : LOSS_KILLED;
         status_loading(&world->status, world->current + 1);
         atomic_store(&world->queue.generation, world->generations[world->current]);
         lane_follow(&world->lane);
@@ -586,12 +597,13 @@ void world_init(struct world *world) {
                 .load = queue_load,
                 .shutdown = queue_shutdown,
                 .suspect = queue_suspect,
+                .cleared = queue_cleared,
         };
         atomic_store(&world->queue.generation, world->generations[0]);
         world->current = 0;
         world->runs_count = 0;
         world->infer_error = 0;
-        world->busy = world->wants_load = world->wants_stop = world->offered = false;
+        world->busy = world->wants_load = world->wants_stop = world->offered = world->cleared = false;
         list_init(&world->runs);
         job_init(&world->errands, run_errands);
         job_init(&world->turn_end, turn_run);
@@ -602,6 +614,7 @@ void world_init(struct world *world) {
                 world->queue.places[i] = (struct places){ .lanes = &world->places[i], .count = 1 };
         }
         world->queue.places[PLACES_INFERENCE].max = world->max_inflight;
+        world->queue.places[PLACES_SUSPECT].max = 1;
         parking_init(&world->parking, &world->lane, world->keeper, &world->parking_limit, 0, parking_opened);
         front_init(&world->front, &world->sockets, &world->lane, &world->status, &world->parking, connection_ended,
                    connection_ended);

@@ -58,6 +58,7 @@ struct world {
         bool wants_load;
         bool wants_stop;
         bool offered;
+        bool cleared;                   /* there are no suspects any more */
         /* For HTTP: looks at what is passed on. */
         void (*look)(const struct exchange *exchange);
 };

@@ -115,7 +115,8 @@ static atomic_uint_fast64_t in_flight[PLACES_KINDS];
         X(lost)             \
         X(busy)             \
         X(offers)           \
-        X(resumes)
+        X(resumes)          \
+        X(suspects)
 static struct {
 #define X(name) atomic_uint_fast64_t name;
         SEEN(X)
@@ -279,7 +280,7 @@ static void perhaps_depart(struct worker *worker) {
 /* A model that answers at once, or in a later turn, or not. */
 
 static enum places_kind kind_of(const struct inference *inference) {
-        return inference->is_light ? PLACES_LIGHT : PLACES_INFERENCE;
+        return inference->suspect ? PLACES_SUSPECT : inference->is_light ? PLACES_LIGHT : PLACES_INFERENCE;
 }
 
 static void leave_model(const struct inference *inference) {
@@ -435,6 +436,18 @@ static void post(struct worker *worker, unsigned letter) {
         mailbox_post(&worker->mailbox, letter);
 }
 
+static void post_all(unsigned letter) {
+        for (unsigned i = 0; i < WORKERS; i++)
+                post(&workers[i], letter);
+}
+
+/* From any thread. */
+static void queue_cleared(struct queue *q) {
+        (void)q;
+        count(&seen.suspects, 1);
+        post_all(MESSAGE_RESUME);
+}
+
 static void make_request(struct worker *worker) {
         struct request_owner *client = &worker->clients[pick(&worker->random, CLIENTS)];
         char id[] = "a request of this round";
@@ -563,15 +576,15 @@ static void *other_run(void *argument) {
 
 /* The main thread: the loader, and the server. */
 
-static void post_all(unsigned letter) {
-        for (unsigned i = 0; i < WORKERS; i++)
-                post(&workers[i], letter);
-}
-
-static void begin_generation(void) {
+static void begin_generation(uint64_t *random) {
+        static const enum loss losses[] = { LOSS_NONE, LOSS_CRASHED, LOSS_CRASHED, LOSS_KILLED };
         struct generation **next = &generations[generations_count];
 
         expect(generation_new(next, generations_count + 1) == 0, "out of descriptors or memory");
+        if (generations_count > 0) {
+                (*next)->loss = losses[pick(random, ARRAY_SIZE(losses))];
+                snprintf((*next)->loss_reason, sizeof((*next)->loss_reason), "the one before was lost");
+        }
         generations_count++;
         atomic_store_explicit(&queue.generation, *next, memory_order_release);
 }
@@ -614,7 +627,7 @@ static void play_server(uint64_t *random) {
                         break;
                 }
                 dally(random);
-                begin_generation();
+                begin_generation(random);
                 post_all(MESSAGE_FOLLOW);
         }
         expect(gate_open(&stop) >= 0, "the stop was not written");
@@ -662,10 +675,16 @@ static void begin_round(uint64_t *random) {
                 .max_waiting = pick(random, 16) == 0 ? 1 + pick(random, 8) : WORKERS * REQUESTS_MAX,
                 .timeout = pick(random, 8) == 0 ? 1 + pick(random, NSEC_PER_MSEC) : 0,
         };
-        queue = (struct queue){ .limits = &limits, .stop = &stop, .model = &model, .suspect = queue_suspect };
+        queue = (struct queue){
+                .limits = &limits,
+                .stop = &stop,
+                .model = &model,
+                .suspect = queue_suspect,
+                .cleared = queue_cleared,
+        };
         for (unsigned i = 0; i < PLACES_KINDS; i++)
                 queue.places[i] = (struct places){
-                        .max = pick(random, 4) == 0 ? 0 : 1 + pick(random, 3),
+                        .max = i == PLACES_SUSPECT ? 1 : pick(random, 4) == 0 ? 0 : 1 + pick(random, 3),
                         .lanes = lanes[i],
                         .count = WORKERS,
                 };
@@ -676,7 +695,7 @@ static void play_round(uint64_t *random) {
 
         begin_round(random);
         generations_count = 0;
-        begin_generation();
+        begin_generation(random);
         atomic_store(&failed_first, NULL);
         atomic_store(&done, 0);
         atomic_store(&settled, 0);
@@ -702,6 +721,7 @@ static void play_round(uint64_t *random) {
         state = gate_state(&generations[0]->gate);
         expect(atomic_load(&settled) == (state != GATE_PENDING), "two have settled one gate");
         expect(atomic_load(&limits.waiting) == 0, "the count of those that wait is wrong");
+        expect(atomic_load(&queue.suspects) == 0 && atomic_load(&queue.lost) == 0, "the count of suspects is wrong");
         for (unsigned i = 0; i < PLACES_KINDS; i++)
                 expect(atomic_load(&in_flight[i]) == 0, "a request is with the model, and over");
         while (generations_count > 0) {

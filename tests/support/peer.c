@@ -330,6 +330,7 @@ void peer_parse_status(const char *json, struct peer_status *status) {
         status->failed = member_number(json, "failed");
         status->cancelled = member_number(json, "cancelled");
         status->connections = member_number(json, "connections");
+        status->suspects = member_number(json, "suspects");
         status->uptime = member_real(json, "uptime_s");
         status->pid = member_number(json, "pid");
 }

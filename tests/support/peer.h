@@ -43,6 +43,7 @@ struct peer_status {
         uint64_t waiting;
         double oldest_wait;
         uint64_t processing;
+        uint64_t suspects;
         uint64_t completed;
         uint64_t failed;
         uint64_t cancelled;

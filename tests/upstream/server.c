@@ -30,9 +30,10 @@
  *      --spawn                         it starts a process of its own that lives on
  *
  * What a prompt, or the last message of a chat, asks for: "status N" an error of that status, "garbage" no JSON, "cut" a
- * body that ends early, "cutstream" a stream without an end, "hang" no answer, "die" the server's end, "spin MSEC" an answer
- * after so much processor time, "hang first" and "mute first" no answer, in the first life that --once tells (after "mute" to no
- * request at all, of /health neither); everything else comes back as "echo PROMPT". A client that goes before its answer is complete is noted on standard error. /echo answers with the
+ * body that ends early, "cutstream" a stream without an end, "hang" no answer, "die" the server's end, "crash" its end by SIGSEGV
+ * and a last word on standard error, "spin MSEC" an answer after so much processor time, "hang first" and "mute first" no answer,
+ * in the first life that --once tells (after "mute" to no request at all, of /health neither); everything else comes back as
+ * "echo PROMPT". A client that goes before its answer is complete is noted on standard error. /echo answers with the
  * request itself. /v1/realtime switches to a protocol in which every byte comes back.
  */
 
@@ -49,6 +50,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <systemd/sd-daemon.h>
@@ -198,6 +200,16 @@ static enum MHD_Result answer_by(struct MHD_Connection *connection, struct reque
 }
 
 /* What is asked, of a completion or a chat. */
+static _Noreturn void crash(void) {
+        const struct rlimit none = { 0 };
+
+        /* Nobody wants the core. */
+        (void)setrlimit(RLIMIT_CORE, &none);
+        fputs("upstream: error: cannot stand this prompt\n", stderr);
+        for (;;)
+                (void)raise(SIGSEGV);
+}
+
 static const char *prompt_of(const json_t *json, bool is_chat) {
         const json_t *messages = json_object_get(json, "messages");
 
@@ -223,6 +235,8 @@ static enum MHD_Result complete(struct MHD_Connection *connection, struct reques
                 r = answer(connection, 200, "<html>");
         else if (strcmp(prompt, "die") == 0)
                 _exit(1);
+        else if (strcmp(prompt, "crash") == 0)
+                crash();
         else if (strcmp(prompt, "cut") == 0)
                 r = answer_by(connection, request, 1000, cut_body);
         else {

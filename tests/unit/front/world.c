@@ -199,7 +199,7 @@ void setup(void) {
         queue.stop = &stop;
         queue.model = &model;
         queue.generation = generation;
-        queue.load = queue.shutdown = queue.suspect = on_queue;
+        queue.load = queue.shutdown = queue.suspect = queue.cleared = on_queue;
         ck_assert_int_eq(lane_init(&lane, &queue, &reactor, &sockets, &status.counters[0], &lane_events, true), 0);
         for (unsigned i = 0; i < PLACES_KINDS; i++) {
                 lanes[i][0] = &lane.lists[i].place;
