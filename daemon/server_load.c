@@ -112,9 +112,8 @@ static void load_attempting(struct loader *loader, unsigned attempt, const char 
         struct tm local;
 
         status_attempt(&server->status, attempt, error);
-        if (error)
-                note_last_words(server);
         if (error) {
+                note_last_words(server);
                 number_format_duration(text, pause / NSEC_PER_MSEC * NSEC_PER_MSEC);
                 server_set_situation(server, "Loading failed: %s; attempt %u of %u follows in %s", error, attempt,
                                      loader->options.attempts, text);

@@ -37,6 +37,7 @@ static void reap(struct reaper *reaper, const siginfo_t *info) {
         }
 }
 
+/* An end that cannot be heard of would be waited for for ever. */
 static void signals_ready(struct watch *watch, uint32_t events) {
         struct reaper *reaper = container_of(watch, struct reaper, signals);
         struct signalfd_siginfo signal;
@@ -51,7 +52,10 @@ static void signals_ready(struct watch *watch, uint32_t events) {
                 reactor_fail(reaper->reactor, -errno);
         for (;;) {
                 info.si_pid = 0;
-                if (UTIL_RETRY(waitid(P_ALL, 0, &info, WEXITED | WNOHANG)) < 0 || info.si_pid == 0)
+                if (UTIL_RETRY(waitid(P_ALL, 0, &info, WEXITED | WNOHANG)) < 0 &&
+                    (errno != ECHILD || !list_is_empty(&reaper->children)))
+                        reactor_fail(reaper->reactor, -errno);
+                if (info.si_pid == 0)
                         break;
                 reap(reaper, &info);
         }

@@ -151,7 +151,7 @@ void cause_add(struct cause *cause, const char *line, size_t len) {
                 len -= (size_t)(last + 1 - line);
                 line = last + 1;
         }
-        len = printable(to, CAUSE_LINE_MAX, line, len);
+        (void)printable(to, CAUSE_LINE_MAX, line, len);
         text = skip_prefixes(to);
         if (*text == '\0' || is_place(text))
                 return;

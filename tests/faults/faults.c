@@ -135,6 +135,14 @@ static const struct call {
             "ENFILE", "ENOENT", "ENOEXEC", "ENOTDIR", "EPERM", "ETXTBSY" } },
         { "pidfd_open", "pidfd_open", NULL, { [CHILD] = M(START) | M(LOST) },
           { "EMFILE", "EINVAL", "ENFILE", "ENODEV", "ENOMEM", "ESRCH" } },
+        { "pidfd_send_signal", "pidfd_send_signal", NULL, { [CHILD] = M(START) | M(LOST) },
+          { "EPERM", "EBADF", "EINVAL", "ESRCH" } },
+        { "waitid", "waitid", NULL, { [CHILD] = M(START) | M(LOST) },
+          { "EINVAL", "ECHILD", "EINTR", "EAGAIN", "ESRCH" } },
+        { "signalfd", "signalfd4", NULL, { [SIM] = M(START) },
+          { "EMFILE", "EBADF", "EINVAL", "ENFILE", "ENODEV", "ENOMEM" } },
+        { "prctl", "prctl", NULL, { [SIM] = M(START) },
+          { "EINVAL", "EACCES", "EFAULT", "EPERM" } },
 };
 
 /*
