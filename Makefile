@@ -184,6 +184,7 @@ UNIT_fetch := daemon/model/fetch daemon/model/resolver daemon/model/completion $
 UNIT_LDFLAGS_fetch := -Wl,--wrap=getaddrinfo
 UNIT_upstream_session := daemon/model/upstream_session daemon/model/upstream_connection daemon/loop/pool daemon/loop/mailbox $(UNIT_fetch)
 UNIT_freeze := daemon/model/freeze
+UNIT_cgroup := daemon/model/cgroup
 UNIT_listening := daemon/model/listening
 UNIT_progress := daemon/model/progress daemon/model/progress_parse
 UNIT_reading := daemon/model/reading

@@ -83,6 +83,19 @@ START_TEST(options_all) {
         ck_assert_uint_eq(options.drain_timeout, 500 * NSEC_PER_MSEC);
         ck_assert(options.quiet);
 
+        /* Which sign of readiness counts, where several options say it. */
+        ck_assert_uint_eq(options.freeze_timeout, 120 * NSEC_PER_SEC);
+        ck_assert_int_eq(options.ready, READY_ANY);
+        ck_assert_int_eq(options.upstream_owner, UPSTREAM_OWNER_CHILD);
+        ck_assert_int_eq(parse(&options, "--upstream unix:x --ready-line x --upstream-owner any --freeze-timeout 0 -- a"), 0);
+        ck_assert_int_eq(options.ready, READY_LINE);
+        ck_assert_int_eq(options.upstream_owner, UPSTREAM_OWNER_ANY);
+        ck_assert_uint_eq(options.freeze_timeout, 0);
+        ck_assert_int_eq(parse(&options, "--upstream unix:x --ready any --ready-line x -- a"), 0);
+        ck_assert_int_eq(options.ready, READY_ANY);
+        ck_assert_int_eq(parse(&options, "--upstream unix:x --ready probe"), 0);
+        ck_assert_int_eq(options.ready, READY_PROBE);
+
         /* The last one counts. */
         ck_assert_int_eq(parse(&options, "--threads 1 --threads 2"), 0);
         ck_assert_uint_eq(options.threads, 2);
@@ -111,6 +124,17 @@ static const struct {
         { "--exit-idle-time 1", "--exit-idle-time: msd does not end while the model is loaded; --idle-timeout stops it" },
         { "--upstream http://a:1 --idle-timeout 1",
           "--idle-timeout: msd stops a model server that it started; without a command there is none" },
+        { "--ready soon", "--ready: \"soon\" is none of any|notify|line|probe" },
+        { "--ready=", "--ready: \"\" is none of any|notify|line|probe" },
+        { "--ready an", "--ready: \"an\" is none of any|notify|line|probe" },
+        { "--upstream-owner me", "--upstream-owner: \"me\" is none of child|any" },
+        { "--ready any", "--ready: without --upstream the model is simulated" },
+        { "--upstream-owner any", "--upstream-owner: without --upstream the model is simulated" },
+        { "--upstream unix:x --ready line -- a", "--ready line: which line it is says --ready-line" },
+        { "--upstream unix:x --ready probe --ready-line x -- a", "--ready-line: with --ready probe a line does not count" },
+        { "--upstream unix:x --ready notify --ready-line x -- a", "--ready-line: with --ready notify a line does not count" },
+        { "--upstream unix:x --ready-line x", "--ready-line: a server that msd did not start can only be probed" },
+        { "--upstream unix:x --ready notify", "--ready notify: a server that msd did not start can only be probed" },
         { "--quiet=yes", "--quiet=yes: it takes no value" },
         { "--nope", "--nope: no such option" },
         { "-x", "-x: no such option" },

@@ -185,6 +185,190 @@ START_TEST(loader_stopped) {
 }
 END_TEST
 
+/* A model that is ready at once, and is lost when the test says so. */
+static struct load_events *fleeting_events;
+
+static int fleeting_load(struct model *m, struct reactor *r, struct generation *g, struct load_events *events) {
+        (void)m;
+        (void)r;
+        (void)g;
+        fleeting_events = events;
+        note("load");
+        reactor_stop(&reactor);
+        return 0;
+}
+
+static void fleeting_unload(struct model *m) {
+        (void)m;
+}
+
+static const struct model_ops fleeting_ops = {
+        .name = "fleeting",
+        .load = fleeting_load,
+        .unload = fleeting_unload,
+};
+
+static enum loss lost_how;
+
+static void lost(struct loader *l, enum loss how, const char *reason) {
+        ck_assert_str_eq(reason, "why");
+        lost_how = how;
+        loader_start(l, &generation);
+}
+
+/* What attempting() notes, without the pause, and "load" when it has passed. */
+static void attempting_again(struct loader *l, unsigned attempt, const char *error, uint64_t pause) {
+        char text[96];
+
+        (void)l;
+        ck_assert_int_eq(pause > 0, error != NULL);
+        snprintf(text, sizeof(text), "%u %s", attempt, error ? "again" : "-");
+        ck_assert(!error || strncmp(error, "why (it was ready for ", 22) == 0);
+        note(text);
+}
+
+static struct model fleeting = { &fleeting_ops };
+
+static void open_fleeting(void) {
+        const struct loader_options options = { .attempts = 3 };
+
+        ck_assert_int_eq(reactor_init(&reactor), 0);
+        loader_init(&loader, &reactor, &fleeting, &options);
+        loader.attempting = attempting_again;
+        loader.progressing = progressing;
+        loader.ready = ready;
+        loader.failed = failed;
+        loader.lost = lost;
+        loader_start(&loader, &generation);
+}
+
+/* It becomes ready, is that for so long, and is lost; then the next load begins, perhaps after a pause, or does not. */
+static void live(uint64_t nsec, enum loss how) {
+        journal[0] = '\0';
+        fleeting_events->ready(fleeting_events, "r");
+        loader.ready_at -= nsec;
+        fleeting_events->lost(fleeting_events, how, "why");
+        ck_assert_int_eq(lost_how, how);
+        /* Half a minute is the longest pause. */
+        if (timer_is_set(&loader.back_off)) {
+                timer_clear(&loader.back_off);
+                loader.back_off.elapsed(&loader.back_off);
+        }
+}
+
+static const enum loss to_blame[] = { LOSS_CRASHED, LOSS_OUT_OF_MEMORY, LOSS_FROZEN };
+
+/* One that ends within a minute, again and again, has failed. */
+START_TEST(loader_lives_are_attempts) {
+        open_fleeting();
+        ck_assert_str_eq(journal, "1 -;load;");
+        live(0, to_blame[_i]);
+        ck_assert_str_eq(journal, "r;2 -;2 again;load;");
+        live(59 * NSEC_PER_SEC, to_blame[_i]);
+        ck_assert_str_eq(journal, "r;3 -;3 again;load;");
+        live(0, to_blame[_i]);
+        ck_assert_msg(strncmp(journal, "r;3 -;why (it was ready for ", 28) == 0, "%s", journal);
+        ck_assert_int_eq(load_error, EIO);
+        ck_assert(!loader.loading);
+        /* An administrator has it loaded again. */
+        journal[0] = '\0';
+        loader_start(&loader, &generation);
+        ck_assert_str_eq(journal, "1 -;load;");
+        loader_stop(&loader);
+        reactor_deinit(&reactor);
+}
+END_TEST
+
+/* Lives and failed loads count together. */
+START_TEST(loader_lives_and_loads) {
+        open_fleeting();
+        live(0, LOSS_CRASHED);
+        loader.attempting = attempting;
+        journal[0] = '\0';
+        fleeting_events->failed(fleeting_events, "no file");
+        ck_assert_str_eq(journal, "attempt 3 no file;");
+        timer_clear(&loader.back_off);
+        loader.back_off.elapsed(&loader.back_off);
+        loader.attempting = attempting_again;
+        live(0, LOSS_CRASHED);
+        ck_assert(!loader.loading);
+        reactor_deinit(&reactor);
+}
+END_TEST
+
+/* A minute is enough: the count begins anew, and nothing pauses. */
+START_TEST(loader_proven) {
+        open_fleeting();
+        for (unsigned i = 0; i < 10; i++) {
+                live(0, LOSS_CRASHED);
+                ck_assert_str_eq(journal, "r;2 -;2 again;load;");
+                live(60 * NSEC_PER_SEC, LOSS_CRASHED);
+                ck_assert_str_eq(journal, "r;1 -;load;");
+        }
+        loader_stop(&loader);
+        reactor_deinit(&reactor);
+}
+END_TEST
+
+/* One that somebody kills is started again and again, after longer and longer pauses. */
+START_TEST(loader_killed) {
+        open_fleeting();
+        for (unsigned i = 0; i < 20; i++) {
+                journal[0] = '\0';
+                fleeting_events->ready(fleeting_events, "r");
+                fleeting_events->lost(fleeting_events, LOSS_KILLED, "why");
+                ck_assert_str_eq(journal, "r;1 -;1 again;");
+                ck_assert(timer_is_set(&loader.back_off));
+                ck_assert_uint_ge(loader.back_off.due + NSEC_PER_SEC, timer_now() + MIN(500 * NSEC_PER_MSEC << i, 30 * NSEC_PER_SEC) / 4 * 3);
+                timer_clear(&loader.back_off);
+                loader.back_off.elapsed(&loader.back_off);
+        }
+        loader_stop(&loader);
+        reactor_deinit(&reactor);
+}
+END_TEST
+
+/* A server that msd did not start comes back when it does: nothing is counted, and nobody pauses. */
+START_TEST(loader_unreachable) {
+        open_fleeting();
+        for (unsigned i = 0; i < 10; i++) {
+                live(0, LOSS_UNREACHABLE);
+                ck_assert_str_eq(journal, "r;1 -;load;");
+        }
+        loader_stop(&loader);
+        reactor_deinit(&reactor);
+}
+END_TEST
+
+static void probed(struct loader *l, const char *result) {
+        (void)l;
+        note(result);
+}
+
+/* What the last probe saw is the cause of a load that comes to nothing. */
+START_TEST(loader_says_probe) {
+        static const struct model_ops ops = { .name = "stuck", .load = fleeting_load, .progressed = stuck_progressed, .unload = fleeting_unload };
+        const struct loader_options options = { .attempts = 1, .timeout = _i == 0 ? 10 * NSEC_PER_MSEC : 0,
+                                                .stall_timeout = _i == 0 ? 0 : 10 * NSEC_PER_MSEC };
+        struct model stuck = { &ops };
+
+        ck_assert_int_eq(reactor_init(&reactor), 0);
+        loader_init(&loader, &reactor, &stuck, &options);
+        loader.attempting = attempting;
+        loader.progressing = progressing;
+        loader.failed = failed;
+        loader.probed = probed;
+        loader_start(&loader, &generation);
+        journal[0] = '\0';
+        fleeting_events->probed(fleeting_events, "GET /: 404 Not Found");
+        reactor.stopped = false;
+        ck_assert_int_eq(reactor_run(&reactor), 0);
+        ck_assert_str_eq(journal, _i == 0 ? "GET /: 404 Not Found;GET /: 404 Not Found; The model was not loaded within 10ms;" :
+                                            "GET /: 404 Not Found;GET /: 404 Not Found; The load made no progress for 10ms;");
+        reactor_deinit(&reactor);
+}
+END_TEST
+
 static Suite *loader_suite(void) {
         Suite *suite = suite_create("loader");
         TCase *tcase = tcase_create("loader");
@@ -196,6 +380,12 @@ static Suite *loader_suite(void) {
         tcase_add_test(tcase, loader_times_out);
         tcase_add_test(tcase, loader_stalls);
         tcase_add_test(tcase, loader_stopped);
+        unit_add_table(tcase, loader_lives_are_attempts, to_blame);
+        tcase_add_test(tcase, loader_lives_and_loads);
+        tcase_add_test(tcase, loader_proven);
+        tcase_add_test(tcase, loader_killed);
+        tcase_add_test(tcase, loader_unreachable);
+        tcase_add_loop_test(tcase, loader_says_probe, 0, 2);
         suite_add_tcase(suite, tcase);
         return suite;
 }
