@@ -219,6 +219,7 @@ FUZZ_progress := $(UNIT_progress)
 FUZZ_printable := common/printable
 FUZZ_protocol := common/protocol common/printable common/number
 FUZZ_number := common/number
+FUZZ_listening := daemon/model/listening
 FUZZ_address := common/address common/number daemon/model/resolver daemon/loop/reactor daemon/loop/timer
 FUZZ_daemon_options := daemon/options common/number
 FUZZ_client_options := client/options common/number common/protocol common/printable common/address
