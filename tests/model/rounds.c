@@ -5,11 +5,11 @@
  *   rounds [ROUNDS [SEED]]
  *
  * In each round there is a new stop gate, a new generation and a new queue. Clients of each worker send requests at random
- * moments and leave at random moments. The main thread opens or fails the gate, perhaps begins the next generation, perhaps stops
- * everything; another thread perhaps stops it too, or fails the first gate. Inferences are answered, lost, refused, or
+ * moments and leave at random moments. The main thread opens or fails the gate, perhaps stops the model if nobody uses it, so that
+ * the next request has to ask for it, perhaps begins the next generation, perhaps stops everything; another thread perhaps stops it too, or fails the first gate. Inferences are answered, lost, refused, or
  * find no connection. In some rounds there are one to three places, in some a request times out after less than a millisecond.
  *
- * Every request ends exactly once, with what its gate was. No more requests are with the model than there are places, and in the
+ * Every request ends exactly once, with what its gate was. None is sent to a model that was stopped. No more requests are with the model than there are places, and in the
  * end all places are free. No worker has woken up more often than there were reasons to.
  *
  * Built with -fsanitize=thread it also shows that the orders which gate.c and places.c ask of the processor suffice.
@@ -44,6 +44,7 @@ enum {
         MESSAGE_CLAIM = 1 << 1,
         MESSAGE_RESUME = 1 << 2,
         MESSAGE_STOP = 1 << 3,
+        MESSAGE_TURN = 1 << 4,
 };
 
 /* An inference that has begun and not ended. */
@@ -98,7 +99,10 @@ static _Atomic(struct generation *) failed_first;       /* it failed, and then t
 static bool other_stops, other_fails;
 static atomic_uint settled;                     /* calls for the first gate that were the one that counts */
 static atomic_uint done;
-static atomic_bool suspected;
+static atomic_bool suspected, needed;
+static atomic_uint turned;                      /* workers that have had the turn that they were asked for */
+static atomic_uint stopped;                     /* the number of the last generation whose model was told to stop */
+static unsigned idle_count;                     /* generations that were idle */
 static atomic_uint_fast64_t in_flight[PLACES_KINDS];
 
 /* Of all rounds: an event that never happened was not tried. */
@@ -111,6 +115,10 @@ static atomic_uint_fast64_t in_flight[PLACES_KINDS];
         X(inference_failed) \
         X(timed_out)        \
         X(queue_full)       \
+        X(not_loaded)       \
+        X(kept)             \
+        X(idle)             \
+        X(needs)            \
         X(departed)         \
         X(lost)             \
         X(busy)             \
@@ -207,7 +215,8 @@ static void client_waiting(struct request_owner *client, struct request *request
 }
 
 static void client_starting(struct request_owner *client, struct request *request) {
-        (void)client;
+        /* Between the look at the gate and the model. */
+        dally(&worker_of(client)->random);
         expect(!request->inference.started, "a request that was with the model went to it");
 }
 
@@ -246,6 +255,10 @@ static void client_failed(struct request_owner *client, struct request *request,
         case PROTOCOL_QUEUE_FULL:
                 expect(limits.max_waiting < WORKERS * REQUESTS_MAX, "the queue is full, and is not");
                 count(&seen.queue_full, 1);
+                break;
+        case PROTOCOL_MODEL_NOT_LOADED:
+                expect(!request->inference.demands && idle_count > 0, "a request that loads the model was refused");
+                count(&seen.not_loaded, 1);
                 break;
         default:
                 wrong(message);
@@ -356,6 +369,7 @@ static int infer(struct model_session *session, struct inference *inference) {
         worker->turns++;
         expect(gate_state(&worker->lane.generation->gate) == GATE_OPEN, "with the model, and its gate is not open");
         expect(worker->followed == worker->lane.generation, "with another generation than the lane's");
+        expect(worker->followed->number > atomic_load(&stopped), "with a model that was told to stop");
         expect(!worker->over[i], "with the model, and over");
         n = atomic_fetch_add(&in_flight[kind], 1) + 1;
         expect(max == 0 || n <= max, "more requests with the model than there are places");
@@ -429,6 +443,13 @@ static void queue_suspect(struct queue *of) {
         sem_post(&news);
 }
 
+static void queue_needed(struct queue *of) {
+        (void)of;
+        count(&seen.needs, 1);
+        expect(!atomic_exchange(&needed, true), "one load was asked for twice");
+        sem_post(&news);
+}
+
 /* A worker, as daemon/worker.c has it. */
 
 static void post(struct worker *worker, unsigned letter) {
@@ -463,6 +484,8 @@ static void make_request(struct worker *worker) {
                         .is_light = pick(&worker->random, 2) == 0,
                         .repeats = true,
                 };
+                /* Some are tunnels. */
+                request->inference.demands = !request->inference.is_light || pick(&worker->random, 4) == 0;
                 memcpy(request->inference.text, id, worker->id_len);
                 lane_exchange(&worker->lane, client, request);
         } else
@@ -496,6 +519,8 @@ static void deliver(struct mailbox *mailbox, unsigned messages) {
                 lane_claim(&worker->lane);
         if (messages & MESSAGE_RESUME)
                 lane_resume(&worker->lane);
+        if (messages & MESSAGE_TURN)
+                atomic_fetch_add(&turned, 1);
         if (messages & MESSAGE_STOP)
                 reactor_stop(&worker->reactor);
 }
@@ -535,10 +560,10 @@ static void play_worker(struct worker *worker) {
         lane_deinit(&worker->lane);
 
         /*
-         * Each gate once, the stop once, each letter, each turn of its own, a time-out of each request (and one that was set for
+         * Each gate once, and what an idle one has settled, the stop once, each message, each turn of its own, a time-out of each request (and one that was set for
          * a request that is gone); and the last messages of the round before, which may have been read before their event came.
          */
-        reasons = generations_count + 1 + atomic_load(&worker->posted) + worker->turns + worker->wanted + 1;
+        reasons = generations_count + 2 * idle_count + 1 + atomic_load(&worker->posted) + worker->turns + worker->wanted + 1;
         expect(wakes <= reasons, "a worker woke up for no reason");
         count(&seen.wakes, wakes);
         count(&seen.requests, worker->ended);
@@ -576,16 +601,18 @@ static void *other_run(void *argument) {
 
 /* The main thread: the loader, and the server. */
 
-static void begin_generation(uint64_t *random) {
+static void begin_generation(uint64_t *random, bool idle) {
         static const enum loss losses[] = { LOSS_NONE, LOSS_CRASHED, LOSS_CRASHED, LOSS_KILLED };
         struct generation **next = &generations[generations_count];
 
         expect(generation_new(next, generations_count + 1) == 0, "out of descriptors or memory");
-        if (generations_count > 0) {
+        if (generations_count > 0 && !idle) {
                 (*next)->loss = losses[pick(random, ARRAY_SIZE(losses))];
                 snprintf((*next)->loss_reason, sizeof((*next)->loss_reason), "the one before was lost");
         }
         generations_count++;
+        idle_count += idle;
+        atomic_init(&(*next)->awaits_request, idle);
         atomic_store_explicit(&queue.generation, *next, memory_order_release);
 }
 
@@ -603,11 +630,63 @@ static bool settle(struct generation *current, bool open) {
         return r == 0;
 }
 
+static void wait_for_news(void) {
+        struct timespec patience;
+
+        clock_gettime(CLOCK_REALTIME, &patience);
+        patience.tv_sec += PATIENCE;
+        if (sem_timedwait(&news, &patience) < 0)
+                wrong("a request waits, and nothing comes any more");
+}
+
+/* As daemon/server_idle.c does it. Returns whether the model was stopped, and the next generation is idle. */
+static bool rest(uint64_t *random, struct generation *current) {
+        uint64_t patience = timer_now() + PATIENCE * NSEC_PER_SEC, demands = 0;
+
+        atomic_store(&turned, 0);
+        atomic_store(&current->resting, true);
+        dally(random);
+        post_all(MESSAGE_TURN);
+        while (atomic_load(&turned) < WORKERS) {
+                expect(timer_now() < patience, "a worker has no turn");
+                sched_yield();
+        }
+        for (unsigned i = 0; i < WORKERS; i++)
+                demands += atomic_load(&workers[i].counters.demands);
+        dally(random);
+        if (demands > 0) {
+                atomic_store(&current->resting, false);
+                post_all(MESSAGE_RESUME);
+                count(&seen.kept, 1);
+                return false;
+        }
+        begin_generation(random, true);
+        atomic_store(&stopped, current->number);
+        post_all(MESSAGE_FOLLOW);
+        count(&seen.idle, 1);
+        return true;
+}
+
+/* Returns whether an idle generation is to be loaded; otherwise no request is left. */
+static bool wait_for_need(void) {
+        while (!atomic_exchange(&needed, false)) {
+                if (atomic_load(&done) == WORKERS)
+                        return false;
+                wait_for_news();
+        }
+        return true;
+}
+
 static void play_server(uint64_t *random) {
+        bool idle = false;
+
         for (;;) {
                 struct generation *current = queue_generation(&queue);
                 bool last = generations_count == GENERATIONS_MAX || pick(random, 2) == 0, open = pick(random, 3) > 0;
 
+                if (idle && !wait_for_need())
+                        return;
+                idle = false;
                 dally(random);
                 if (pick(random, 4) == 0)
                         post_all(MESSAGE_RESUME);
@@ -627,19 +706,16 @@ static void play_server(uint64_t *random) {
                         break;
                 }
                 dally(random);
-                begin_generation(random);
+                if (gate_state(&current->gate) == GATE_OPEN && pick(random, 2) == 0) {
+                        idle = rest(random, current);
+                        if (idle)
+                                continue;
+                        dally(random);
+                }
+                begin_generation(random, false);
                 post_all(MESSAGE_FOLLOW);
         }
         expect(gate_open(&stop) >= 0, "the stop was not written");
-}
-
-static void wait_for_news(void) {
-        struct timespec patience;
-
-        clock_gettime(CLOCK_REALTIME, &patience);
-        patience.tv_sec += PATIENCE;
-        if (sem_timedwait(&news, &patience) < 0)
-                wrong("a request waits, and nothing comes any more");
 }
 
 /* The model is found alive, as daemon/model/upstream.c does it. */
@@ -681,6 +757,7 @@ static void begin_round(uint64_t *random) {
                 .model = &model,
                 .suspect = queue_suspect,
                 .cleared = queue_cleared,
+                .needed = queue_needed,
         };
         for (unsigned i = 0; i < PLACES_KINDS; i++)
                 queue.places[i] = (struct places){
@@ -694,12 +771,14 @@ static void play_round(uint64_t *random) {
         enum gate_state state;
 
         begin_round(random);
-        generations_count = 0;
-        begin_generation(random);
+        generations_count = idle_count = 0;
+        begin_generation(random, false);
         atomic_store(&failed_first, NULL);
         atomic_store(&done, 0);
         atomic_store(&settled, 0);
         atomic_store(&suspected, false);
+        atomic_store(&needed, false);
+        atomic_store(&stopped, 0);
         for (unsigned i = 0; i < WORKERS; i++)
                 atomic_store(&workers[i].posted, 0);
         other_stops = pick(random, 8) == 0;
