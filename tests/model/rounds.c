@@ -45,6 +45,7 @@ enum {
         MESSAGE_RESUME = 1 << 2,
         MESSAGE_STOP = 1 << 3,
         MESSAGE_TURN = 1 << 4,
+        MESSAGE_COME = 1 << 5,
 };
 
 /* An inference that has begun and not ended. */
@@ -102,6 +103,7 @@ static atomic_uint done;
 static atomic_bool suspected, needed;
 static atomic_uint turned;                      /* workers that have had the turn that they were asked for */
 static atomic_uint stopped;                     /* the number of the last generation whose model was told to stop */
+static atomic_bool held_back;                   /* the last request of each worker comes when it is told so */
 static unsigned idle_count;                     /* generations that were idle */
 static atomic_uint_fast64_t in_flight[PLACES_KINDS];
 
@@ -493,17 +495,22 @@ static void make_request(struct worker *worker) {
         worker->handling = false;
 }
 
+/* How many of its requests may have come by now. */
+static unsigned present(const struct worker *worker) {
+        return worker->wanted - atomic_load(&held_back);
+}
+
 static void arrive_run(struct job *job) {
         struct worker *worker = container_of(job, struct worker, arrive);
 
         worker->turns++;
         dally(&worker->random);
-        for (uint64_t n = pick(&worker->random, 4); n > 0 && worker->made < worker->wanted; n--) {
+        for (uint64_t n = pick(&worker->random, 4); n > 0 && worker->made < present(worker); n--) {
                 worker->turns++;
                 make_request(worker);
         }
         perhaps_depart(worker);
-        if (worker->made < worker->wanted)
+        if (worker->made < present(worker))
                 reactor_queue(&worker->reactor, job);
 }
 
@@ -519,6 +526,8 @@ static void deliver(struct mailbox *mailbox, unsigned messages) {
                 lane_claim(&worker->lane);
         if (messages & MESSAGE_RESUME)
                 lane_resume(&worker->lane);
+        if (messages & MESSAGE_COME)
+                reactor_queue(&worker->reactor, &worker->arrive);
         if (messages & MESSAGE_TURN)
                 atomic_fetch_add(&turned, 1);
         if (messages & MESSAGE_STOP)
@@ -639,6 +648,12 @@ static void wait_for_news(void) {
                 wrong("a request waits, and nothing comes any more");
 }
 
+/* The requests that were held back come. */
+static void let_come(void) {
+        if (atomic_exchange(&held_back, false))
+                post_all(MESSAGE_COME);
+}
+
 /* As daemon/server_idle.c does it. Returns whether the model was stopped, and the next generation is idle. */
 static bool rest(uint64_t *random, struct generation *current) {
         uint64_t patience = timer_now() + PATIENCE * NSEC_PER_SEC, demands = 0;
@@ -662,7 +677,10 @@ static bool rest(uint64_t *random, struct generation *current) {
         }
         begin_generation(random, true);
         atomic_store(&stopped, current->number);
+        if (pick(random, 2) == 0)
+                let_come();
         post_all(MESSAGE_FOLLOW);
+        let_come();
         count(&seen.idle, 1);
         return true;
 }
@@ -781,11 +799,13 @@ static void play_round(uint64_t *random) {
         atomic_store(&stopped, 0);
         for (unsigned i = 0; i < WORKERS; i++)
                 atomic_store(&workers[i].posted, 0);
+        atomic_store(&held_back, pick(random, 2) == 0);
         other_stops = pick(random, 8) == 0;
         other_fails = pick(random, 4) == 0;
 
         pthread_barrier_wait(&barrier);
         play_server(random);
+        let_come();
         while (atomic_load(&done) < WORKERS) {
                 wait_for_news();
                 if (atomic_exchange(&suspected, false))
