@@ -167,6 +167,7 @@ UNIT_http_front_answers := $(UNIT_http_front)
 UNIT_LDFLAGS_http_front := -Wl,--wrap=timer_now
 UNIT_LDFLAGS_http_front_answers := $(UNIT_LDFLAGS_http_front)
 UNIT_listener := daemon/front/listener daemon/log common/printable daemon/loop/reactor daemon/loop/timer common/address common/number
+UNIT_agent := daemon/front/agent daemon/status daemon/loop/gate common/bar common/json $(UNIT_listener)
 UNIT_http := daemon/net/http daemon/net/http_forward daemon/net/http_body common/number
 UNIT_loader := daemon/loader daemon/model/generation daemon/loop/gate $(UNIT_sim)
 UNIT_log := daemon/log common/printable
@@ -457,6 +458,7 @@ INSTALLED := \
 	client/mscli.bash-completion:644:$(COMPLETIONDIR)/mscli \
 	$(foreach unit,$(UNITS),$(unit):644:$(UNITDIR)/$(notdir $(unit))) \
 	systemd/msd-http.socket:644:$(UNITDIR)/msd-http.socket \
+	systemd/msd-agent.socket:644:$(UNITDIR)/msd-agent.socket \
 	systemd/msd.sysusers:644:$(SYSUSERSDIR)/msd.conf \
 	$(foreach file,$(wildcard systemd/examples/*),$(file):644:$(DOCDIR)/examples/$(notdir $(file)))
 

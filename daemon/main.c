@@ -52,13 +52,21 @@ static const char *default_path(char path[static ADDRESS_PATH_MAX]) {
         return path;
 }
 
+/* A socket of the service manager that is one of the set; or is not `wanted`, or none that listens, and is closed. */
+static void take_listening(struct listener_set *set, int fd, bool wanted) {
+        if (!wanted || set->count == LISTENER_SET_MAX || !notify_is_listening(fd, true))
+                close(fd);
+        else
+                set->sockets[set->count++] = (struct listener_socket){ .fd = fd, .file = -1 };
+}
+
 /*
  * What the service manager has passed: the request socket has the name `msd`, or is the only one that listens; those with
- * the name `http` are for HTTP. What is parked is for the server. Where an option says where clients connect, what was
+ * the names `http` and `agent-check` are for those. What is parked is for the server. Where an option says where clients connect, what was
  * passed for that is of no use. Returns 0, or the exit status, having printed why.
  */
 static int take_passed(const struct options *options, struct listener_socket *socket, struct listener_set *http,
-                       struct parked_list *parked) {
+                       struct listener_set *agent, struct parked_list *parked) {
         struct passed *passed;
         int n = notify_passed(&passed), only = -1, named = -1, others = 0;
 
@@ -70,10 +78,11 @@ static int take_passed(const struct options *options, struct listener_socket *so
                 if (parked_list_add(parked, passed[i].name, passed[i].fd))
                         continue;
                 if (strcmp(passed[i].name, "http") == 0) {
-                        if (options->http_count > 0 || http->count == LISTENER_SET_MAX || !notify_is_listening(passed[i].fd, true))
-                                close(passed[i].fd);
-                        else
-                                http->sockets[http->count++] = (struct listener_socket){ .fd = passed[i].fd, .file = -1 };
+                        take_listening(http, passed[i].fd, options->http_count == 0);
+                        continue;
+                }
+                if (strcmp(passed[i].name, "agent-check") == 0) {
+                        take_listening(agent, passed[i].fd, !options->agent_check);
                         continue;
                 }
                 if (options->socket) {
@@ -134,27 +143,27 @@ static int open_socket(struct listener_socket *socket, const char *path, char bu
         return report_socket("--socket", path, listener_socket_open(socket, path));
 }
 
-/* Likewise with HTTP. */
-static int open_http(struct listener_set *http, const struct options *options) {
+/* Likewise at all addresses that an option was given. `what` happens there. */
+static int open_set(struct listener_set *set, const char *option, const char *const *addresses, uint64_t n, const char *what) {
         char address[LISTENER_ADDRESS_MAX];
         const char *why;
         int r;
 
-        for (uint64_t i = 0; i < options->http_count; i++) {
-                r = listener_set_open(http, options->http[i], &why);
+        for (uint64_t i = 0; i < n; i++) {
+                r = listener_set_open(set, addresses[i], &why);
                 if (r == -EINVAL || r == -E2BIG || why) {
-                        log_error("--http: %s: %s", options->http[i],
-                                  why        ? why :
+                        log_error("%s: %s: %s", option, addresses[i],
+                                  why         ? why :
                                   r == -E2BIG ? "these are too many" :
                                                 "this is neither HOST:PORT nor unix:PATH");
                         return STATUS_USAGE;
                 }
-                r = report_socket("--http", options->http[i], r);
+                r = report_socket(option, addresses[i], r);
                 if (r != 0)
                         return r;
         }
-        for (unsigned i = 0; i < http->count; i++)
-                log_info("Listening for HTTP at %s", listener_socket_address(&http->sockets[i], address));
+        for (unsigned i = 0; i < set->count; i++)
+                log_info("%s at %s", what, listener_socket_address(&set->sockets[i], address));
         return 0;
 }
 
@@ -214,7 +223,7 @@ static int read_upstream_key(struct keys *keys, const struct options *options) {
 
 static int run(int argc, char **argv) {
         struct listener_socket socket = LISTENER_SOCKET_NULL;
-        struct listener_set http = { 0 };
+        struct listener_set http = { 0 }, agent = { 0 };
         struct parked_list parked = { 0 };
         struct model_server_keys keys = { 0 };
         static struct model_server server;
@@ -254,20 +263,23 @@ static int run(int argc, char **argv) {
                 return r;
 
         model_server_hold_signals();
-        r = take_passed(&options, &socket, &http, &parked);
+        r = take_passed(&options, &socket, &http, &agent, &parked);
         if (r == 0)
                 r = open_socket(&socket, options.socket, path);
         if (r == 0)
-                r = open_http(&http, &options);
+                r = open_set(&http, "--http", options.http, options.http_count, "Listening for HTTP");
+        if (r == 0)
+                r = open_set(&agent, "--agent-check", &options.agent_check, options.agent_check != NULL, "Answering agent-checks");
         if (r == 0)
                 r = check_exit(&options, &socket, &http);
         if (r != 0) {
                 listener_socket_close(&socket);
                 listener_set_close(&http);
+                listener_set_close(&agent);
                 return r;
         }
 
-        r = model_server_init(&server, &options, &keys, &socket, &http, &parked);
+        r = model_server_init(&server, &options, &keys, &socket, &http, &agent, &parked);
         if (r == 0)
                 r = model_server_run(&server);
         model_server_deinit(&server);

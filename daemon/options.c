@@ -17,6 +17,7 @@ const char options_help[] =
         "\n"
         "  --socket PATH              path of the request socket\n"
         "  --http ADDRESS             listen for HTTP at HOST:PORT, *:PORT or unix:PATH; may be repeated\n"
+        "  --agent-check ADDRESS      answer HAProxy's agent-check there\n"
         "  --model NAME               name that answers carry (sim, or what the upstream says)\n"
         "  --load-attempts N          attempts before the load counts as failed (1; 3 for an upstream)\n"
         "  --load-timeout D           time for the whole load; 0: no limit (0)\n"
@@ -114,6 +115,7 @@ static const struct {
 } table[] = {
         { "socket", OPTION_TEXT, FIELD(socket), 1, SIZE_MAX },
         { "http", OPTION_HTTP, 0, 0, 0 },
+        { "agent-check", OPTION_TEXT, FIELD(agent_check), 1, SIZE_MAX },
         { "model", OPTION_TEXT, FIELD(model), 1, PROTOCOL_MODEL_MAX - 1 },
         { "load-time", OPTION_DURATION, FIELD(load_time), 0, 0 },
         { "inference-time", OPTION_DURATION, FIELD(inference_time), 0, 0 },

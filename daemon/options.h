@@ -41,6 +41,7 @@ struct options {
         const char *socket;             /* into the arguments, as are all strings; NULL: nobody says */
         const char *http[OPTIONS_HTTP_MAX];
         uint64_t http_count;
+        const char *agent_check;        /* NULL: nobody says */
         const char *model;              /* NULL: nobody says */
         const char *load_failure;
         const char *upstream;           /* NULL: the model is simulated */

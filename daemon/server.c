@@ -30,6 +30,7 @@ static void begin_stopping(struct model_server *server, const char *situation) {
         const struct options *options = server->options;
 
         server->stopping = true;
+        agent_drain(&server->agent);
         loader_stop(&server->loader);
         server_progress_end(server, false);
         server_set_situation(server, "%s", situation);
@@ -238,7 +239,8 @@ static enum upstream_ready ready_of(const struct options *options) {
 }
 
 int model_server_init(struct model_server *server, const struct options *options, const struct model_server_keys *keys,
-                      struct listener_socket *socket, struct listener_set *http, struct parked_list *parked) {
+                      struct listener_socket *socket, struct listener_set *http, struct listener_set *agent,
+                      struct parked_list *parked) {
         const struct sim_options sim = {
                 .name = options->model ? options->model : "sim",
                 .load_time = options->load_time,
@@ -289,6 +291,7 @@ int model_server_init(struct model_server *server, const struct options *options
                 .stop = { .fd = -1 },
                 .socket = *socket,
                 .http = *http,
+                .agent_sockets = *agent,
                 .limits = {
                         .max_waiting = options->max_waiting,
                         .max_prompt = options->max_prompt,
@@ -314,6 +317,7 @@ int model_server_init(struct model_server *server, const struct options *options
         find_place(server);
         *socket = (struct listener_socket)LISTENER_SOCKET_NULL;
         *http = (struct listener_set){ 0 };
+        *agent = (struct listener_set){ 0 };
         list_init(&server->generations);
         timer_init(&server->drain, drain_elapsed);
         timer_init(&server->pulse, pulse_due);
@@ -366,6 +370,8 @@ int model_server_init(struct model_server *server, const struct options *options
         if (r == 0)
                 r = status_init(&server->status, threads, &server->stop);
         if (r == 0)
+                r = agent_init(&server->agent, &server->reactor, &server->agent_sockets, &server->status, options->max_inflight);
+        if (r == 0)
                 r = options->upstream ? upstream_new(&server->model, &upstream) : sim_new(&server->model, &sim);
         if (r == 0) {
                 server_init_loader(server, &loader);
@@ -377,7 +383,9 @@ int model_server_init(struct model_server *server, const struct options *options
                 r = worker_group_init(&server->workers, threads);
         if (r == 0) {
                 /* All descriptors but those of connections are open now. */
-                server->connections.max = server_limit_connections(options, server->workers.keeper ? threads * DESCRIPTORS_PARKING : 0);
+                server->connections.max = server_limit_connections(
+                        options, (server->workers.keeper ? threads * DESCRIPTORS_PARKING : 0) +
+                                         (server->agent_sockets.count > 0 ? AGENT_CONNECTIONS_MAX : 0));
                 r = worker_group_start(&server->workers);
         }
         if (r < 0) {
@@ -417,6 +425,8 @@ int model_server_run(struct model_server *server) {
         worker_group_stop(&server->workers);
         listener_socket_close(&server->socket);
         listener_set_close(&server->http);
+        agent_deinit(&server->agent);
+        listener_set_close(&server->agent_sockets);
         return r < 0 ? r : server->failed;
 }
 
@@ -424,6 +434,8 @@ void model_server_deinit(struct model_server *server) {
         worker_group_stop(&server->workers);
         listener_socket_close(&server->socket);
         listener_set_close(&server->http);
+        agent_deinit(&server->agent);
+        listener_set_close(&server->agent_sockets);
         if (server->model)
                 loader_stop(&server->loader);
         server_progress_deinit(server);

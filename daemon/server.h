@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
+#include "daemon/front/agent.h"
 #include "daemon/front/listener.h"
 #include "daemon/history.h"
 #include "daemon/keys.h"
@@ -38,6 +39,8 @@ struct model_server {
         struct gate stop;
         struct listener_socket socket;
         struct listener_set http;
+        struct listener_set agent_sockets;
+        struct agent agent;
         struct listener_limit connections;
         struct request_limits limits;
         struct queue queue;
@@ -78,11 +81,12 @@ struct model_server {
 void model_server_hold_signals(void);
 
 /*
- * Sets up everything, down to the listening sockets: `socket`, those of `http`, and what is `parked`, which become the
- * server's in any case. Nothing runs yet. Returns 0 or -errno, with a diagnostic; model_server_deinit() is due either way.
+ * Sets up everything, down to the listening sockets: `socket`, those of `http` and `agent`, and what is `parked`, which become
+ * the server's in any case. Nothing runs yet. Returns 0 or -errno, with a diagnostic; model_server_deinit() is due either way.
  */
 int model_server_init(struct model_server *server, const struct options *options, const struct model_server_keys *keys,
-                      struct listener_socket *socket, struct listener_set *http, struct parked_list *parked);
+                      struct listener_socket *socket, struct listener_set *http, struct listener_set *agent,
+                      struct parked_list *parked);
 void model_server_deinit(struct model_server *server);
 
 /* Loads the model, serves, and stops. Returns 0 if it stopped as asked, 1 if it failed, or -errno, with a diagnostic. */

@@ -122,8 +122,33 @@ void status_get_probe(struct status *status, char *result, size_t size) {
         pthread_mutex_unlock(&status->mutex);
 }
 
-static bool is_idle(const struct status *status) {
-        return status->state == GATE_PENDING && status->load_began == 0;
+void status_get_error(struct status *status, char *error, size_t size) {
+        pthread_mutex_lock(&status->mutex);
+        snprintf(error, size, "%s", status->error);
+        pthread_mutex_unlock(&status->mutex);
+}
+
+/* Under the mutex. */
+static enum status_state state_of(const struct status *status) {
+        if (gate_state(status->stop) != GATE_PENDING)
+                return STATUS_STATE_STOPPING;
+        switch (status->state) {
+        case GATE_OPEN:
+                return STATUS_STATE_READY;
+        case GATE_FAILED:
+                return STATUS_STATE_FAILED;
+        default:
+                return status->load_began == 0 ? STATUS_STATE_IDLE : STATUS_STATE_LOADING;
+        }
+}
+
+enum status_state status_state(struct status *status) {
+        enum status_state state;
+
+        pthread_mutex_lock(&status->mutex);
+        state = state_of(status);
+        pthread_mutex_unlock(&status->mutex);
+        return state;
 }
 
 static uint64_t load_time(const struct status *status) {
@@ -220,9 +245,8 @@ static json_t *lines_of(const char *text) {
 
 char *status_format(struct status *status) {
         static const char *const names[] = {
-                [GATE_PENDING] = "loading",
-                [GATE_OPEN] = "ready",
-                [GATE_FAILED] = "failed",
+                [STATUS_STATE_LOADING] = "loading", [STATUS_STATE_READY] = "ready",       [STATUS_STATE_FAILED] = "failed",
+                [STATUS_STATE_IDLE] = "idle",       [STATUS_STATE_STOPPING] = "stopping",
         };
         const struct status_expectation expectation = status_expectation(status);
         const uint64_t now = timer_now();
@@ -238,9 +262,7 @@ char *status_format(struct status *status) {
         probe = status->probe[0] != '\0' ? status_text(status->probe) : json_null();
         json = json_pack(
                 "{ss so sI sI so so so sI so sI sI sI sI sI sI so so so so ss sI}",
-                "status", gate_state(status->stop) != GATE_PENDING ? "stopping" :
-                          is_idle(status)                          ? "idle" :
-                                                                     names[status->state],
+                "status", names[state_of(status)],
                 "model", model,
                 "generation", (json_int_t)status->generation,
                 "attempt", (json_int_t)status->attempt,
@@ -350,7 +372,7 @@ char *status_format_metrics(struct status *status) {
         struct status_sums sums;
         uint64_t now = timer_now();
         unsigned generation;
-        bool ready, idle;
+        enum status_state state;
         size_t size;
         char *text = NULL;
         FILE *file = open_memstream(&text, &size);
@@ -361,8 +383,7 @@ char *status_format_metrics(struct status *status) {
         pthread_mutex_lock(&status->mutex);
         loads = status->loads;
         generation = status->generation;
-        ready = status->state == GATE_OPEN && gate_state(status->stop) == GATE_PENDING;
-        idle = is_idle(status) && gate_state(status->stop) == GATE_PENDING;
+        state = state_of(status);
         pthread_mutex_unlock(&status->mutex);
 
         write_number(file, "requests_accepted_total", "counter", sums.accepted,
@@ -385,8 +406,8 @@ char *status_format_metrics(struct status *status) {
         write_histogram(file, "load_seconds", &loads, 0, 1, "Time that loads took, those that failed too.");
         write_outlook(file, status);
         write_number(file, "generation", "gauge", generation, "The generation of the model, counted from 1.");
-        write_number(file, "model_ready", "gauge", ready, "Whether the model is ready.");
-        write_number(file, "model_idle", "gauge", idle, "Whether the model is idle: not loaded until a request needs it.");
+        write_number(file, "model_ready", "gauge", state == STATUS_STATE_READY, "Whether the model is ready.");
+        write_number(file, "model_idle", "gauge", state == STATUS_STATE_IDLE, "Whether the model is idle: not loaded until a request needs it.");
         write_number(file, "connections", "gauge", sums.connections, "Clients that are connected.");
         write_head(file, "start_time_seconds", "gauge", "When the daemon started, since the epoch.");
         fprintf(file, "msd_start_time_seconds %.3f\n",

@@ -131,6 +131,17 @@ unsigned status_retry_after(const struct status *status);
 void status_probe(struct status *status, const char *result);
 void status_get_probe(struct status *status, char *result, size_t size);
 
+/* The state in a word, and the last error, empty: none yet, copied. */
+enum status_state {
+        STATUS_STATE_LOADING,
+        STATUS_STATE_READY,
+        STATUS_STATE_FAILED,
+        STATUS_STATE_IDLE,
+        STATUS_STATE_STOPPING,
+};
+enum status_state status_state(struct status *status);
+void status_get_error(struct status *status, char *error, size_t size);
+
 /* How long the load has taken, so far or in all, in nanoseconds. */
 uint64_t status_load_time(struct status *status);
 

@@ -14,7 +14,7 @@ export DESTDIR=$root/dest PREFIX=/opt/msd UNITDIR=/units SYSUSERSDIR=/sysusers M
 make -s install BUILD="$build" -o "$build/msd" -o "$build/mscli" >/dev/null
 for file in opt/msd/sbin/msd opt/msd/bin/mscli man/man8/msd.8 man/man7/msd-protocol.7 man/man1/mscli.1 \
     opt/msd/share/bash-completion/completions/msd opt/msd/share/bash-completion/completions/mscli \
-    units/msd.service units/msd.socket units/msd@.service units/msd@.socket units/msd-http.socket sysusers/msd.conf \
+    units/msd.service units/msd.socket units/msd@.service units/msd@.socket units/msd-http.socket units/msd-agent.socket sysusers/msd.conf \
     opt/msd/share/doc/msd/examples/gpu.conf; do
     [ -s "$DESTDIR/$file" ] || { echo "$file was not installed"; exit 1; }
 done

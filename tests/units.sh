@@ -14,7 +14,7 @@ units=$root/lib/systemd/system
 
 # It has a word to say about units of the machine too.
 said=$(systemd-analyze verify --man=no --recursive-errors=no \
-    "$units"/msd.{service,socket} "$units"/msd-http.socket "$units"/msd@one.{service,socket} 2>&1 | grep -F msd || true)
+    "$units"/msd.{service,socket} "$units"/msd-http.socket "$units"/msd-agent.socket "$units"/msd@one.{service,socket} 2>&1 | grep -F msd || true)
 [ -z "$said" ] || { echo "$said"; exit 1; }
 
 # 0.6 is 6 here: the full hardening.
