@@ -24,6 +24,9 @@
 #define ERRORS_MAX (4u << 20)
 #define STOP_SECONDS 3
 
+/* A file that is said to have room so often in a row, and has not, has none. */
+#define FAILURES_MAX 100
+
 /* The least time between two drawings of a bar. */
 #define BAR_INTERVAL (100 * NSEC_PER_MSEC)
 
@@ -98,16 +101,19 @@ static bool is_journal(int fd) {
 
 /* Returns 0 or -errno. */
 static int write_all(int fd, const char *data, size_t len) {
+        unsigned failures = 0;
+
         while (len > 0) {
                 ssize_t n = UTIL_RETRY(write(fd, data, len));
 
-                if (n < 0 && errno == EAGAIN) {
+                if (n < 0 && errno == EAGAIN && ++failures < FAILURES_MAX) {
                         /* Who shares the file has made it non-blocking. */
                         (void)poll(&(struct pollfd){ .fd = fd, .events = POLLOUT }, 1, -1);
                         continue;
                 }
                 if (n < 0)
                         return -errno;
+                failures = 0;
                 data += n;
                 len -= (size_t)n;
         }
@@ -146,6 +152,7 @@ static void hand_on(struct writer *writer, const char *lines, size_t len) {
         state = writer->state;
         if (state == RUNNING || state == STOPPING) {
                 /* The count stands where the lines would: behind one that is left out, all are, until it was taken. */
+                /* analyzer-suppress: the lines are the writer's, whose thread frees them */
                 if (writer->left_out > 0 || !make_room(writer, len))
                         writer->left_out += count_lines(lines, len);
                 else {

@@ -23,6 +23,9 @@
 
 #define FLUSH_NSEC (2 * NSEC_PER_SEC)
 
+/* A socket that is said to have room so often in a row, and has not, is not watched until the next message. */
+#define FAILURES_MAX 100
+
 #define STATUS_MAX 1024
 #define TEXT_MAX (STATUS_MAX + 128)
 
@@ -46,6 +49,7 @@ static struct {
         struct watch watch;             /* one-shot: armed while something waits */
         int fd;                         /* -1: not made yet */
         bool connected;
+        unsigned failures;              /* events in a row that brought no room */
 } manager = {
         .mutex = PTHREAD_MUTEX_INITIALIZER,
         .waiting = { &manager.waiting, &manager.waiting },
@@ -148,9 +152,10 @@ static bool send_waiting(void) {
                 if (message->refused)
                         continue;
                 r = transmit(message->text, message->fds, message->n);
+                manager.failures = r == -EAGAIN ? manager.failures + 1 : 0;
                 if (r == -EAGAIN) {
                         /* If this fails, the next message is what sends it. */
-                        if (manager.watch.reactor)
+                        if (manager.watch.reactor && manager.failures < FAILURES_MAX)
                                 (void)reactor_rearm(&manager.watch, EPOLLOUT | EPOLLONESHOT);
                         return false;
                 }
@@ -222,6 +227,7 @@ static int tell(enum kind kind, const char *name, const int *fds, unsigned n, co
         before = kind <= WATCHDOG ? find(kind, NULL) : NULL;
         if (before)
                 message_free(before);
+        manager.failures = 0;
         r = send_waiting() ? transmit(text, fds, n) : -EAGAIN;
         if (r == -EAGAIN) {
                 r = wait_for_room(kind, name, fds, n, text);
@@ -278,10 +284,11 @@ void notify_flush(void) {
         uint64_t deadline = timer_now() + FLUSH_NSEC;
 
         pthread_mutex_lock(&manager.mutex);
+        manager.failures = 0;
         while (!send_waiting()) {
                 uint64_t now = timer_now();
 
-                if (now >= deadline)
+                if (now >= deadline || manager.failures == FAILURES_MAX)
                         break;
                 (void)poll(&(struct pollfd){ .fd = manager.fd, .events = POLLOUT }, 1,
                            (int)((deadline - now) / NSEC_PER_MSEC) + 1);
