@@ -435,12 +435,12 @@ UNITS := $(addprefix $(BUILD)/systemd/,msd.service msd.socket msd@.service msd@.
 $(BUILD)/systemd/msd.%: systemd/msd.%.in $(BUILD)/places
 	@mkdir -p $(@D)
 	sed -e 's|@SBINDIR@|$(SBINDIR)|; s|@INSTANCE@||; s|@SOCKET@|msd.socket|; s|@PATH@|/run/msd/msd.sock|' \
-		-e 's|@ENVIRONMENT@|-/etc/default/msd|; s|@USER@|_msd|' $< >$@
+		-e 's|@ENVIRONMENT@|-/etc/default/msd|; s|@USER@|_msd|; s|@STATE@|msd|' $< >$@
 
 $(BUILD)/systemd/msd@.%: systemd/msd.%.in $(BUILD)/places
 	@mkdir -p $(@D)
 	sed -e 's|@SBINDIR@|$(SBINDIR)|; s|@INSTANCE@| (%i)|; s|@SOCKET@|msd@%i.socket|; s|@PATH@|/run/msd/%i.sock|' \
-		-e 's|@ENVIRONMENT@|/etc/msd/%i.env|; s|@USER@|_msd-%i|' $< >$@
+		-e 's|@ENVIRONMENT@|/etc/msd/%i.env|; s|@USER@|_msd-%i|; s|@STATE@|msd-%i|' $< >$@
 
 # Made again when the place of the program changes.
 $(BUILD)/places: FORCE

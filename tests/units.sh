@@ -27,4 +27,4 @@ done
 
 # An instance is the one daemon with another name: nothing else is different.
 different=$(diff "$units/msd.service" "$units/msd@.service" | grep -c '^>')
-[ "$different" = 6 ] || { diff "$units/msd.service" "$units/msd@.service"; exit 1; }
+[ "$different" = 7 ] || { diff "$units/msd.service" "$units/msd@.service"; exit 1; }
