@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -401,6 +402,65 @@ START_TEST(process_1) {
 }
 END_TEST
 
+#define NOBODY 65534
+
+/* A process that msd may not signal is one that it cannot end: it is named, holds the next load, and not the stop. */
+START_TEST(held) {
+        const struct process_setup nobody = { .uid = NOBODY };
+        struct process tried = PROCESS_NULL;
+        char program[SUITE_PATH_MAX + 16], path[SUITE_PATH_MAX + 16], script[512], expected[256];
+        const char *all[40] = { "--upstream", url, "--stop-timeout", "200ms" };
+        struct peer_status status;
+        pid_t left, first;
+
+        snprintf(program, sizeof(program), "%s/setpriv", directory);
+        if (geteuid() != 0 || access("/usr/bin/setpriv", X_OK) < 0) {
+                suite_skip("held", "it takes root, and setpriv of util-linux");
+                return;
+        }
+        suite_copy_program("/usr/bin/setpriv", program);
+        ck_assert_int_eq(chmod(program, 04755), 0);
+        ck_assert_int_eq(chmod(directory, 0777), 0);
+        process_start(&tried, program, OPTIONS("setpriv", "--reuid", "0", "id", "-u"), &nobody);
+        (void)process_wait(&tried);
+        if (!tried.output.data || strcmp(tried.output.data, "0\n") != 0) {
+                process_free(&tried);
+                suite_skip("held", "no program gets another user's rights here");
+                return;
+        }
+        process_free(&tried);
+
+        snprintf(script, sizeof(script),
+                 "(setsid %s --reuid 0 sh -c 'echo left $$; exec sleep 4711' &); echo server $$; exec \"$@\"", program);
+        suite_directory(msd.directory);
+        ck_assert_int_eq(chmod(msd.directory, 0777), 0);
+        snprintf(path, sizeof(path), "%s/msd.sock", msd.directory);
+        append(all, OPTIONS("--socket", path, "--", "sh", "-c", script, "sh", server, "--socket", upstream_socket));
+        daemon_start_at(&msd, suite_msd(), path, &nobody, all);
+        daemon_wait_ready(&msd);
+        left = wait_pid(&msd.process, "left", 1);
+        first = wait_pid(&msd.process, "server", 1);
+        ck_assert_int_eq(kill(first, SIGKILL), 0);
+        ask(&msd.control, "1");
+        snprintf(expected, sizeof(expected), "Loading waits for processes of the model before, which do not end, not even of SIGKILL: "
+                 "sleep (pid %d, state S: Operation not permitted)\n", (int)left);
+        process_wait_errors(&msd.process, expected);
+        peer_status(&msd.control, &status);
+        ck_assert_str_eq(status.status, "loading");
+        ck_assert_uint_eq(status.waiting, 1);
+        ck_assert_ptr_eq(strstr(strstr(msd.process.output.data, "server ") + 1, "server "), NULL);
+        ck_assert_int_eq(kill(left, SIGKILL), 0);
+        peer_expect(&msd.control, "1", "echo hi");
+
+        left = wait_pid(&msd.process, "left", 2);
+        process_signal(&msd.process, SIGTERM);
+        ck_assert_int_eq(process_wait(&msd.process), 1);
+        ck_assert_ptr_nonnull(strstr(msd.process.errors.data, "Not waiting for processes of the model"));
+        ck_assert_int_eq(kill(left, SIGKILL), 0);
+        daemon_expect_exit(&msd, 1);
+}
+END_TEST
+
 /* Of a log that ends in a long traceback: the message has the cause, the status some lines, and the log has all. */
 START_TEST(cause) {
         static const char script[] =
@@ -444,6 +504,7 @@ static void add(TCase *tests) {
         tcase_add_test(tests, descriptors);
         tcase_add_test(tests, orphans);
         tcase_add_test(tests, process_1);
+        tcase_add_test(tests, held);
         tcase_add_test(tests, cause);
 }
 
