@@ -437,17 +437,13 @@ void child_each_process(struct child *child, void (*each)(pid_t pid, void *data)
                 each(child->tree.members[i].process.id.pid, data);
 }
 
-static void add_usage(pid_t pid, void *data) {
-        struct child_usage *usage = data;
+static void add_usage(struct child_usage *usage, const struct process *process) {
         uint64_t read, written, disk;
-        struct process process;
         char text[512];
 
-        if (process_read(pid, &process) < 0)
-                return;
         usage->processes++;
-        usage->processor += process.processor;
-        (void)process_read_file(pid, "io", text, sizeof(text));
+        usage->processor += process->processor;
+        (void)process_read_file(process->id.pid, "io", text, sizeof(text));
         if (sscanf(text, "rchar: %" SCNu64 " wchar: %" SCNu64 " syscr: %*u syscw: %*u read_bytes: %" SCNu64, &read, &written,
                    &disk) != 3)
                 return;
@@ -458,5 +454,9 @@ static void add_usage(pid_t pid, void *data) {
 
 void child_usage(struct child *child, struct child_usage *usage) {
         *usage = (struct child_usage){ 0 };
-        child_each_process(child, add_usage, usage);
+        if (!child_is_there(child))
+                return;
+        (void)tree_look(&child->tree);
+        for (size_t i = 0; i < child->tree.count; i++)
+                add_usage(usage, &child->tree.members[i].process);
 }
