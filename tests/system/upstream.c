@@ -211,7 +211,7 @@ END_TEST
 
 /* The deadline follows progress: a slow load is not a stuck one. */
 START_TEST(slow) {
-        start(OPTIONS("--load-attempts", "1", "--stall-timeout", "300ms"), OPTIONS("--load", "2s"));
+        start(OPTIONS("--load-attempts", "1", "--stall-timeout", "1500ms"), OPTIONS("--load", "4s"));
         ask(&msd.control, "REQUEST", "1", "hello");
         peer_expect(&msd.control, "1", "echo hello");
         daemon_stop(&msd);
