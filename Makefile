@@ -176,7 +176,7 @@ UNIT_reaper := daemon/loop/reaper daemon/loop/reactor daemon/loop/timer
 UNIT_process := daemon/model/process
 UNIT_owner := daemon/model/owner daemon/model/process
 UNIT_tree := daemon/model/tree $(UNIT_owner) $(UNIT_reaper)
-UNIT_LDFLAGS_tree := $(addprefix -Wl$(comma)--wrap=,process_signal timer_now)
+UNIT_LDFLAGS_tree := $(addprefix -Wl$(comma)--wrap=,process_signal process_list_read timer_now)
 UNIT_cause := daemon/model/cause common/printable
 UNIT_child := daemon/model/child common/user $(UNIT_cause) $(UNIT_tree)
 MODEL_HTTP := daemon/net/http daemon/net/http_forward daemon/net/http_body daemon/net/socket daemon/loop/reactor daemon/loop/timer \

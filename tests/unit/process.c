@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -171,6 +172,31 @@ START_TEST(process_signals) {
 }
 END_TEST
 
+/* The pids of another PID namespace's /proc are not taken for those of this one. */
+START_TEST(process_foreign_proc) {
+        struct process_list list;
+        pid_t outer = fork();
+        int status;
+
+        if (outer == 0) {
+                pid_t inner;
+
+                if (unshare(CLONE_NEWPID) < 0)
+                        _exit(errno == EPERM ? 77 : 1);
+                inner = fork();
+                if (inner == 0)
+                        _exit(process_list_read(&list) == -EXDEV && list.count == 0 ? 0 : 1);
+                _exit(waitpid(inner, &status, 0) == inner && WIFEXITED(status) ? WEXITSTATUS(status) : 1);
+        }
+        ck_assert_int_eq(waitpid(outer, &status, 0), outer);
+        ck_assert(WIFEXITED(status));
+        if (WEXITSTATUS(status) == 77)
+                printf("SKIP: process_foreign_proc: no PID namespace can be made here\n");
+        else
+                ck_assert_int_eq(WEXITSTATUS(status), 0);
+}
+END_TEST
+
 static Suite *process_suite(void) {
         Suite *suite = suite_create("process");
         TCase *tcase = tcase_create("process");
@@ -182,6 +208,7 @@ static Suite *process_suite(void) {
         tcase_add_test(tcase, process_thread_left);
         tcase_add_test(tcase, process_all);
         tcase_add_test(tcase, process_signals);
+        tcase_add_test(tcase, process_foreign_proc);
         suite_add_tcase(suite, tcase);
         return suite;
 }

@@ -32,6 +32,15 @@ int __wrap_process_signal(const struct process_id *id, int signal) {
         return deaf ? 0 : __real_process_signal(id, signal);
 }
 
+/* A /proc that is of no use. */
+static int list_error;
+int __real_process_list_read(struct process_list *list);
+int __wrap_process_list_read(struct process_list *list);
+int __wrap_process_list_read(struct process_list *list) {
+        *list = (struct process_list)PROCESS_LIST_NULL;
+        return list_error < 0 ? list_error : __real_process_list_read(list);
+}
+
 /* What is done by the clock is done at once: it goes on by an hour. */
 static uint64_t skipped;
 uint64_t __real_timer_now(void);
@@ -64,6 +73,11 @@ static void root_ended(struct reaper_child *child, const siginfo_t *info) {
 static void deadline_due(struct timer *timer) {
         (void)timer;
         ck_abort_msg("nothing happens any more");
+}
+
+static void pause_due(struct timer *timer) {
+        (void)timer;
+        reactor_stop(&reactor);
 }
 
 static void run(void) {
@@ -275,6 +289,42 @@ START_TEST(tree_held) {
 }
 END_TEST
 
+/* Without /proc the group of the root is signalled, once, and the root is waited for. */
+START_TEST(tree_without_proc) {
+        list_error = -EXDEV;
+        ck_assert(!tree_stop_left_overs(&tree, 60 * NSEC_PER_SEC));
+        start("trap : TERM; sleep 4711 & echo >&3; wait; wait");
+        tree_stop(&tree, 2 * NSEC_PER_SEC);
+        run();
+        ck_assert_uint_eq(gone, 1);
+        ck_assert_uint_eq(held, 0);
+}
+END_TEST
+
+/* For a moment there is no memory to read it: nothing is taken for gone. */
+START_TEST(tree_unseen) {
+        pid_t left;
+
+        start("setsid sleep 4711 & echo >&3; wait");
+        look_until(2);
+        left = tree.members[1].process.id.pid;
+        list_error = -ENOMEM;
+        tree_stop(&tree, 0);
+        while (tree.root > 0) {
+                struct timer pause;
+
+                timer_init(&pause, pause_due);
+                reactor_set_timer(&reactor, &pause, timer_now() + NSEC_PER_MSEC);
+                run();
+        }
+        ck_assert_uint_eq(gone, 0);
+        list_error = 0;
+        run();
+        ck_assert_uint_eq(gone, 1);
+        ck_assert(!lives(left));
+}
+END_TEST
+
 /* When msd ends behind it, it is not waited for. */
 START_TEST(tree_last) {
         pid_t pid;
@@ -307,6 +357,8 @@ static Suite *tree_suite(void) {
         tcase_add_test(tcase, tree_strangers);
         tcase_add_test(tcase, tree_left_overs);
         tcase_add_test(tcase, tree_held);
+        tcase_add_test(tcase, tree_without_proc);
+        tcase_add_test(tcase, tree_unseen);
         tcase_add_test(tcase, tree_last);
         suite_add_tcase(suite, tcase);
         return suite;
