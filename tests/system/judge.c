@@ -214,14 +214,14 @@ START_TEST(never_frozen) {
 }
 END_TEST
 
-/* A prompt that takes eight time-outs of processor time, without a byte. */
+/* A prompt that takes three time-outs of processor time, without a byte. */
 START_TEST(works) {
         struct peer_status status;
 
         start(OPTIONS("--freeze-timeout", "500ms"), OPTIONS());
         daemon_wait_ready(&msd);
-        ask(&msd.control, "REQUEST", "1", "spin 4000");
-        peer_expect(&msd.control, "1", "echo spin 4000");
+        ask(&msd.control, "REQUEST", "1", "spin 1500");
+        peer_expect(&msd.control, "1", "echo spin 1500");
         peer_status(&msd.control, &status);
         ck_assert_uint_eq(status.generation, 1);
         daemon_stop(&msd);

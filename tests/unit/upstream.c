@@ -117,12 +117,16 @@ END_TEST
 static int listener;
 static unsigned limit;
 static unsigned asked;
+static unsigned sick_from = 1000;       /* from this request on, and so many, it is not available */
+static unsigned sick_for;
 static unsigned suspected_at;           /* it is suspected once more while this request is under way */
 static struct generation generation;
 static char last[4096];
 
 static void *serve(void *data) {
         static const char answer[] = "HTTP/1.1 200 OK\r\nContent-Length: 23\r\n\r\n{\"data\":[{\"id\":\"one\"}]}";
+
+        static const char sick[] = "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n";
 
         while (asked < limit) {
                 int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
@@ -132,7 +136,10 @@ static void *serve(void *data) {
                 last[n] = '\0';
                 if (++asked == suspected_at)
                         atomic_fetch_add(&generation.suspicions, 1);
-                ck_assert_int_eq(send(fd, answer, sizeof(answer) - 1, MSG_NOSIGNAL), sizeof(answer) - 1);
+                if (asked >= sick_from && asked - sick_from < sick_for)
+                        ck_assert_int_eq(send(fd, sick, sizeof(sick) - 1, MSG_NOSIGNAL), sizeof(sick) - 1);
+                else
+                        ck_assert_int_eq(send(fd, answer, sizeof(answer) - 1, MSG_NOSIGNAL), sizeof(answer) - 1);
                 close(fd);
         }
         close(listener);
@@ -143,6 +150,7 @@ static struct reactor reactor;
 static struct timer deadline;
 static char story[16];
 static char probe[256];
+static const char *lost_reason = "Connection refused at 127.0.0.1:";
 
 static void note(char c) {
         story[strlen(story)] = c;
@@ -165,7 +173,7 @@ static void on_failed(struct load_events *events, const char *reason) {
 static void on_lost(struct load_events *events, enum loss how, const char *reason) {
         (void)events;
         ck_assert_int_eq(how, LOSS_UNREACHABLE);
-        ck_assert_msg(strncmp(reason, "Connection refused at 127.0.0.1:", 32) == 0, "%s", reason);
+        ck_assert_msg(strncmp(reason, lost_reason, strlen(lost_reason)) == 0, "%s", reason);
         note('l');
 }
 
@@ -196,22 +204,31 @@ static void run(const char *expected) {
         ck_assert_str_eq(story, expected);
 }
 
-START_TEST(upstream_suspected) {
-        struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr = { htonl(INADDR_LOOPBACK) } };
-        struct load_events events = { .ready = on_ready, .failed = on_failed, .lost = on_lost, .alive = on_alive,
-                                      .probed = on_probed, .warned = on_warned };
-        socklen_t len = sizeof(address);
-        struct upstream_options options = { .health_path = "/health", .key = "secret", .host = "host" };
-        struct model *model = NULL;
-        pthread_t server;
-        char url[64];
+/* A server at a port of its own, whose thread ends with the test. Returns its URL. */
+static struct sockaddr_in address;
 
+static const char *listen_somewhere(void) {
+        static char url[64];
+        socklen_t len = sizeof(address);
+
+        address = (struct sockaddr_in){ .sin_family = AF_INET, .sin_addr = { htonl(INADDR_LOOPBACK) } };
         listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
         ck_assert_int_eq(bind(listener, (struct sockaddr *)&address, len), 0);
         ck_assert_int_eq(listen(listener, 10), 0);
         ck_assert_int_eq(getsockname(listener, (struct sockaddr *)&address, &len), 0);
         snprintf(url, sizeof(url), "http://127.0.0.1:%u", ntohs(address.sin_port));
-        options.url = url;
+        return url;
+}
+
+static struct load_events events = {
+        .ready = on_ready, .failed = on_failed, .lost = on_lost, .alive = on_alive, .probed = on_probed, .warned = on_warned,
+};
+
+START_TEST(upstream_suspected) {
+        struct upstream_options options = { .url = listen_somewhere(), .health_path = "/health", .key = "secret", .host = "host" };
+        struct model *model = NULL;
+        pthread_t server;
+
         /* The health, the name, two probes of which the first comes too early, and one more. */
         limit = 5;
         suspected_at = 3;
@@ -223,7 +240,7 @@ START_TEST(upstream_suspected) {
         ck_assert_int_eq(upstream_new(&model, &options), 0);
         ck_assert_int_eq(model_load(model, &reactor, &generation, &events), 0);
         run("r");
-        ck_assert_int_eq(memcmp(&generation.address, &address, len), 0);
+        ck_assert_int_eq(memcmp(&generation.address, &address, sizeof(address)), 0);
         ck_assert_uint_eq(asked, 2);
         ck_assert_str_eq(probe, "GET /health: 200 OK");
         ck_assert_ptr_nonnull(strstr(last, "GET /v1/models HTTP/1.1\r\nHost: host\r\nAuthorization: Bearer secret\r\n"));
@@ -251,6 +268,39 @@ START_TEST(upstream_suspected) {
 }
 END_TEST
 
+/* One that is not available for some time is asked again, and is lost when that takes too long. */
+START_TEST(upstream_unavailable) {
+        const struct upstream_options options = { .url = listen_somewhere(), .health_path = "/health",
+                                                  .freeze_timeout = _i == 0 ? PATIENCE : 200 * NSEC_PER_MSEC };
+        struct model *model = NULL;
+        pthread_t server;
+
+        /* The health, the name, three probes that fail, and one that does not. */
+        limit = _i == 0 ? 6 : 1000;
+        sick_from = 3;
+        sick_for = _i == 0 ? 3 : 1000;
+        lost_reason = "GET /health: 503 Service Unavailable; it does not answer any more";
+        ck_assert_int_eq(pthread_create(&server, NULL, serve, NULL), 0);
+        ck_assert_int_eq(reactor_init(&reactor), 0);
+        timer_init(&deadline, deadline_due);
+        reactor_set_timer(&reactor, &deadline, timer_now() + PATIENCE);
+        ck_assert_int_eq(upstream_new(&model, &options), 0);
+        ck_assert_int_eq(model_load(model, &reactor, &generation, &events), 0);
+        run("r");
+        atomic_store(&generation.suspicions, 1);
+        model_suspect(model);
+        run(_i == 0 ? "ra" : "rl");
+        if (_i == 0) {
+                ck_assert_int_eq(pthread_join(server, NULL), 0);
+                ck_assert_uint_eq(asked, 6);
+        }
+        model_unload(model);
+        ck_assert_ptr_null(model_free(model));
+        timer_clear(&deadline);
+        reactor_deinit(&reactor);
+}
+END_TEST
+
 static Suite *upstream_suite(void) {
         Suite *suite = suite_create("upstream");
         TCase *tcase = tcase_create("upstream");
@@ -260,6 +310,7 @@ static Suite *upstream_suite(void) {
         tcase_add_test(tcase, upstream_options);
         tcase_add_test(tcase, upstream_unused);
         tcase_add_test(tcase, upstream_suspected);
+        tcase_add_loop_test(tcase, upstream_unavailable, 0, 2);
         suite_add_tcase(suite, tcase);
         return suite;
 }
