@@ -7,9 +7,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "common/address.h"
 #include "common/util.h"
 #include "tests/support/clock.h"
 #include "tests/support/front.h"
@@ -206,7 +209,7 @@ START_TEST(client_leaves) {
         struct peer_status status;
         struct peer peer;
 
-        front_start(&front, OPTIONS("--load", "demand", "--load-time", "700ms"));
+        front_start(&front, OPTIONS("--load", "demand", "--load-time", "3s"));
         peer_connect(&peer, front.msd.socket);
         peer_send(&peer, "REQUEST 1\n");
         front_wait_waiting(&front, 1);
@@ -275,10 +278,10 @@ START_TEST(use_keeps_it) {
         uint64_t until;
         struct http http;
 
-        start_server(OPTIONS("--idle-timeout", "300ms"), OPTIONS("--think", "900ms"));
+        start_server(OPTIONS("--idle-timeout", "1s"), OPTIONS("--think", "1500ms"));
         daemon_wait_ready(&front.msd);
-        /* In flight for three times the time-out, and then short of it, again and again. */
-        for (unsigned i = 0; i < 3; i++) {
+        /* In flight for longer than the time-out, and soon again. */
+        for (unsigned i = 0; i < 2; i++) {
                 front_ask_chat(&front, &http, "1", CHAT);
                 http_next(&http);
                 ck_assert_uint_eq(http.status, 200);
@@ -293,7 +296,7 @@ START_TEST(use_keeps_it) {
         http_send(&http, "GET /v1/realtime HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
         ck_assert(http_head(&http));
         ck_assert_uint_eq(http.status, 101);
-        http_expect_silence(&http, NSEC_PER_SEC);
+        http_expect_silence(&http, 1500 * NSEC_PER_MSEC);
         expect_status("ready");
         http_close(&http);
 
@@ -409,13 +412,13 @@ static void storm(unsigned rounds, bool simulated, uint64_t timeout) {
 
 START_TEST(storm_of_the_simulated) {
         front_start(&front, OPTIONS("--idle-timeout", "20ms", "--load-time", "5ms", "--inference-time", "1ms", "--quiet"));
-        storm(300, true, 20 * NSEC_PER_MSEC);
+        storm(200, true, 20 * NSEC_PER_MSEC);
 }
 END_TEST
 
 START_TEST(storm_of_a_server) {
         start_server(OPTIONS("--idle-timeout", "40ms", "--quiet"), OPTIONS("--linger", "20ms"));
-        storm(100, false, 40 * NSEC_PER_MSEC);
+        storm(80, false, 40 * NSEC_PER_MSEC);
         ck_assert_ptr_null(strstr(text_get(&front.msd.process.errors), "upstream: late"));
 }
 END_TEST
@@ -482,7 +485,7 @@ END_TEST
 /* First the model, then msd, with success, and the next client finds the next process. */
 START_TEST(exits) {
         manager_init(&manager);
-        start_service(OPTIONS("--idle-timeout", "100ms", "--exit-idle-time", "300ms", "--load-time", "50ms"));
+        start_service(OPTIONS("--idle-timeout", "100ms", "--exit-idle-time", "1s", "--load-time", "50ms"));
         peer_send(&front.msd.control, "REQUEST 7\n");
         peer_expect(&front.msd.control, "7", "Response 7 from sim");
         peer_expect_end(&front.msd.control);
@@ -502,18 +505,83 @@ START_TEST(exits) {
 }
 END_TEST
 
+static int listen_unix(const char *path) {
+        int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        struct sockaddr_un address;
+        socklen_t len;
+
+        ck_assert_int_ge(fd, 0);
+        ck_assert_int_eq(address_from_path(path, &address, &len), 0);
+        ck_assert_int_eq(bind(fd, (const struct sockaddr *)&address, len), 0);
+        ck_assert_int_eq(listen(fd, 64), 0);
+        return fd;
+}
+
+/* Over HTTP it is the same, and what asks for nothing but the health is a client too. */
+START_TEST(exits_with_http) {
+        static const char *const options[] = { "--load", "demand", "--load-time", "50ms", "--idle-timeout", "100ms",
+                                               "--exit-idle-time", "1s", NULL };
+        struct http http, late;
+
+        manager_init(&manager);
+        manager.http_fd = listen_unix(front_path(front.address));
+        manager_start(&manager, &process, options);
+        http_connect(&http, front.address);
+        for (unsigned i = 0; i < 15; i++) {
+                http_ask(&http, "GET", "/health");
+                http_next(&http);
+                ck_assert_uint_eq(http.status, 200);
+                pass(100 * NSEC_PER_MSEC);
+        }
+        http_chat(&http, "7", CHAT);
+        http_expect_chat(&http, "7");
+        http_expect_end(&http);
+        http_close(&http);
+        ck_assert_int_eq(process_wait(&process), 0);
+        process_free(&process);
+
+        http_connect(&late, front.address);
+        http_chat(&late, "8", CHAT);
+        manager_start(&manager, &process, options);
+        http_expect_chat(&late, "8");
+        http_close(&late);
+        ck_assert_int_eq(process_wait(&process), 0);
+        process_free(&process);
+        manager_deinit(&manager);
+}
+END_TEST
+
+/* A server that msd did not start stays; msd, which has nothing to stop, does not. */
+START_TEST(exits_before_a_server) {
+        struct process model;
+
+        process_start(&model, upstream_server, OPTIONS("server", "--socket", front_path(front.upstream)), NULL);
+        manager_init(&manager);
+        start_service(OPTIONS("--upstream", front.upstream, "--exit-idle-time", "1s"));
+        peer_send(&front.msd.control, "REQUEST 7 2\nhi\n");
+        peer_expect(&front.msd.control, "7", "echo hi");
+        peer_expect_end(&front.msd.control);
+        peer_close(&front.msd.control);
+        ck_assert_int_eq(process_wait(&process), 0);
+        process_free(&process);
+        ck_assert(!model.exited);
+        process_free(&model);
+        manager_deinit(&manager);
+}
+END_TEST
+
 /* A request that waits or is in flight keeps msd, and so does a client that comes often enough. */
 START_TEST(does_not_exit) {
         struct peer peer;
 
         manager_init(&manager);
-        start_service(OPTIONS("--load", "demand", "--load-time", "900ms", "--inference-time", "900ms", "--idle-timeout", "100ms",
-                              "--exit-idle-time", "300ms"));
+        start_service(OPTIONS("--load", "demand", "--load-time", "1500ms", "--inference-time", "1500ms", "--idle-timeout", "100ms",
+                              "--exit-idle-time", "1s"));
         peer_send(&front.msd.control, "REQUEST 7\n");
         peer_expect(&front.msd.control, "7", "Response 7 from sim");
         for (unsigned i = 0; i < 20; i++) {
                 peer_connect(&peer, manager.socket);
-                pass(50 * NSEC_PER_MSEC);
+                pass(100 * NSEC_PER_MSEC);
                 peer_close(&peer);
         }
         expect_status("idle");
@@ -599,6 +667,8 @@ static void add(TCase *tests) {
         tcase_add_test(tests, told_to_the_manager);
         tcase_add_test(tests, restarted);
         tcase_add_test(tests, exits);
+        tcase_add_test(tests, exits_with_http);
+        tcase_add_test(tests, exits_before_a_server);
         tcase_add_test(tests, does_not_exit);
         tcase_add_test(tests, storm_of_exits);
         tcase_add_test(tests, wrong_usage);
