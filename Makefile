@@ -392,7 +392,7 @@ $(BUILD)/tests/bench/bench: $(call objects,$(addprefix tests/bench/,bench.c held
 $(BUILD)/tests/bench/floor $(BUILD)/tests/bench/micro: %: %.o $(BENCH_COMMON)
 	$(CC) $(LDFLAGS) -o $@ $^
 
-$(BUILD)/tests/bench/upstream: %: %.o $(BUILD)/tests/bench/tool.o $(BENCH_COMMON)
+$(BUILD)/tests/bench/upstream $(BUILD)/tests/bench/progress: %: %.o $(BUILD)/tests/bench/tool.o $(BENCH_COMMON)
 	$(CC) $(LDFLAGS) -o $@ $^
 
 $(BUILD)/tests/bench/http: $(call objects,$(addprefix tests/bench/,http.c caller.c crowd.c model.c proxy.c tool.c)) $(BENCH_COMMON)
@@ -408,10 +408,12 @@ bench:
 	@$(MAKE) --no-print-directory -s -j"$$(nproc)" bench-built
 
 bench-built: all $(BUILD)/tests/bench/bench $(BUILD)/tests/bench/floor $(BUILD)/tests/bench/micro \
-		$(BUILD)/tests/bench/upstream $(BUILD)/tests/upstream/server $(BUILD)/tests/bench/http $(BUILD)/tests/bench/relay
+		$(BUILD)/tests/bench/upstream $(BUILD)/tests/upstream/server $(BUILD)/tests/bench/http $(BUILD)/tests/bench/relay \
+		$(BUILD)/tests/bench/progress
 	$(BUILD)/tests/bench/bench $(BUILD)/msd $(BUILD)/tests/bench/floor tests/bench/reference.py
 	$(BUILD)/tests/bench/upstream $(BUILD)/msd $(BUILD)/tests/upstream/server
 	$(BUILD)/tests/bench/http $(BUILD)/msd $(BUILD)/tests/bench/relay
+	$(BUILD)/tests/bench/progress $(BUILD)/msd $(BUILD)/tests/upstream/server
 	$(BUILD)/tests/bench/micro
 
 # --- Man pages and installation.
