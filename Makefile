@@ -191,7 +191,7 @@ UNIT_progress := daemon/model/progress daemon/model/progress_parse
 UNIT_reading := daemon/model/reading
 UNIT_history := daemon/history common/number
 UNIT_bar := common/bar common/number
-UNIT_upstream := $(addprefix daemon/model/,upstream upstream_probe upstream_judge upstream_place freeze listening cgroup reading) common/printable \
+UNIT_upstream := $(addprefix daemon/model/,upstream upstream_probe upstream_judge upstream_place freeze listening cgroup look reading) common/printable \
 	$(UNIT_child) $(UNIT_progress) $(UNIT_upstream_session)
 
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/*.c))

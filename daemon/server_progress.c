@@ -7,8 +7,9 @@
 #include "daemon/log.h"
 #include "daemon/server_inner.h"
 
-/* How often a load that is under way is looked at. */
+/* How often a load that is under way is looked at: in its first seconds more often, so that a short one is known too. */
 #define MEASURE_INTERVAL NSEC_PER_SEC
+#define MEASURE_INTERVAL_MIN (250 * NSEC_PER_MSEC)
 
 /* What is loaded, as far as its time depends on it. */
 static uint64_t load_key(const struct options *options) {
@@ -19,7 +20,10 @@ static uint64_t load_key(const struct options *options) {
 }
 
 static void measure_later(struct model_server *server) {
-        reactor_set_timer(&server->reactor, &server->measure, MAX(timer_now(), server->progress.began) + MEASURE_INTERVAL);
+        const uint64_t began = server->progress.began, now = timer_now(), passed = now > began ? now - began : 0;
+
+        reactor_set_timer(&server->reactor, &server->measure,
+                          MAX(now, began) + MAX(MEASURE_INTERVAL_MIN, MIN(passed / 4, MEASURE_INTERVAL)));
 }
 
 /* On the terminal that msd was started on. */

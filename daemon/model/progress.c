@@ -62,6 +62,8 @@ static const struct progress_point *track_reference(const struct progress_track 
 }
 
 static bool track_is_enough(const struct progress_track *track) {
+        if (track->count > 0 && track->fraction >= 1)
+                return true;
         return track->count >= 2 && track->fraction - track->points[0].fraction >= SPAN_MIN &&
                track->changed > track->points[0].at;
 }

@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/sysmacros.h>
 
 #include "common/util.h"
 
@@ -18,6 +17,7 @@
 
 /* A process has more descriptors than this only for connections. */
 #define DESCRIPTORS_MAX 4096
+#define MAPPINGS_MAX 65536
 
 void reading_init(struct reading *reading) {
         *reading = (struct reading){ 0 };
@@ -36,8 +36,18 @@ unsigned reading_count_parts(const char *name) {
         return MAX(parts, 1u);
 }
 
-/* Takes a file that is open, unless it is known. */
-static void add_file(struct reading *reading, int directory, const char *descriptor) {
+/* A file that is open, or mapped up to `size`. */
+static void add_file(struct reading *reading, ino_t inode, uint64_t size, const char *name) {
+        for (unsigned i = 0; i < reading->count; i++)
+                if (reading->files[i].inode == inode) {
+                        reading->files[i].size = MAX(reading->files[i].size, size);
+                        return;
+                }
+        if (reading->count < READING_FILES_MAX)
+                reading->files[reading->count++] = (struct reading_file){ inode, size, reading_count_parts(name) };
+}
+
+static void add_descriptor(struct reading *reading, int directory, const char *descriptor) {
         char name[PATH_MAX];
         struct stat link;
         struct statx file;
@@ -48,20 +58,9 @@ static void add_file(struct reading *reading, int directory, const char *descrip
             statx(directory, descriptor, AT_STATX_DONT_SYNC, STATX_TYPE | STATX_SIZE | STATX_INO, &file) < 0 ||
             !S_ISREG(file.stx_mode) || file.stx_size < FILE_SIZE_MIN)
                 return;
-        for (unsigned i = 0; i < reading->count; i++)
-                if (reading->files[i].inode == file.stx_ino &&
-                    reading->files[i].device == makedev(file.stx_dev_major, file.stx_dev_minor))
-                        return;
-        if (reading->count == READING_FILES_MAX)
-                return;
         n = readlinkat(directory, descriptor, name, sizeof(name) - 1);
         name[MAX(n, 0)] = '\0';
-        reading->files[reading->count++] = (struct reading_file){
-                .device = makedev(file.stx_dev_major, file.stx_dev_minor),
-                .inode = file.stx_ino,
-                .size = file.stx_size,
-                .parts = reading_count_parts(name),
-        };
+        add_file(reading, file.stx_ino, file.stx_size, name);
 }
 
 static void add_files(struct reading *reading, int process) {
@@ -75,8 +74,34 @@ static void add_files(struct reading *reading, int process) {
         }
         for (unsigned i = 0; i < DESCRIPTORS_MAX && (entry = readdir(directory)); i++)
                 if (isdigit((unsigned char)entry->d_name[0]))
-                        add_file(reading, fd, entry->d_name);
+                        add_descriptor(reading, fd, entry->d_name);
         closedir(directory);
+}
+
+/* A line of maps, proc(5): a file whose descriptor was closed may still be read. Programs and libraries are none of them. */
+static void add_mapping(struct reading *reading, const char *line) {
+        uint64_t begin, end, offset, inode;
+        char mode[5];
+        int name = 0;
+
+        if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s %" SCNx64 " %*x:%*x %" SCNu64 " %n", &begin, &end, mode, &offset, &inode, &name) != 5 ||
+            name == 0 || inode == 0 || mode[0] != 'r' || mode[1] == 'w' || mode[2] == 'x' || end - begin < FILE_SIZE_MIN ||
+            line[name] != '/' || strstr(line + name, ".so"))
+                return;
+        add_file(reading, (ino_t)inode, offset + (end - begin), line + name);
+}
+
+static void add_mappings(struct reading *reading, int process) {
+        _cleanup_close_ int fd = openat(process, "maps", O_RDONLY | O_CLOEXEC);
+        FILE *file = fd < 0 ? NULL : fdopen(fd, "r");
+        char line[PATH_MAX + 256];
+
+        if (!file)
+                return;
+        fd = -1;
+        for (unsigned i = 0; i < MAPPINGS_MAX && fgets(line, sizeof(line), file); i++)
+                add_mapping(reading, line);
+        fclose(file);
 }
 
 /* The number behind `key` in a file of the process's directory; 0: it is not there. */
@@ -109,6 +134,7 @@ void reading_add(struct reading *reading, pid_t pid) {
         if (process < 0)
                 return;
         add_files(reading, process);
+        add_mappings(reading, process);
         reading->read += read_number(process, "io", "rchar: ");
         reading->mapped += read_number(process, "status", "RssFile:") * 1024;
 }

@@ -1,8 +1,8 @@
 #pragma once
 
 /*
- * How much of the large files that they have open the processes of a model server have read, by read(2) or through a mapping.
- * Only what /proc gives without a lock of the process is looked at: one that hangs in the kernel holds up nobody.
+ * How much of the large files that they have open or mapped the processes of a model server have read, by read(2) or through a
+ * mapping.
  */
 
 #include <stdbool.h>
@@ -14,11 +14,10 @@
 
 struct reading {
         struct reading_file {
-                dev_t device;
-                ino_t inode;
+                ino_t inode;            /* alone: the device of a mapping is another one on some file systems */
                 uint64_t size;
                 unsigned parts;         /* of a file that is one of so many of a set; 1: of none */
-        } files[READING_FILES_MAX];     /* all that were ever open in this attempt */
+        } files[READING_FILES_MAX];     /* all that were seen in this attempt */
         unsigned count;
         uint64_t base;                  /* bytes that were read before the first of them was open */
         uint64_t mapped_base;

@@ -73,7 +73,7 @@ void upstream_start_child(struct upstream *upstream) {
         int r;
 
         upstream->phase = PHASE_LOADING;
-        reading_init(&upstream->reading);
+        look_reset(&upstream->look);
         upstream->oom_kills = cgroup_oom_kills();
         r = child_start(&upstream->child, upstream->options.command);
         if (r < 0)
@@ -183,15 +183,24 @@ static int upstream_load(struct model *model, struct reactor *reactor, struct ge
         return 0;
 }
 
-static void add_reading(pid_t pid, void *data) {
-        reading_add(data, pid);
+struct processes {
+        pid_t pids[LOOK_PROCESSES_MAX];
+        unsigned count;
+};
+
+static void add_process(pid_t pid, void *data) {
+        struct processes *processes = data;
+
+        if (processes->count < LOOK_PROCESSES_MAX)
+                processes->pids[processes->count++] = pid;
 }
 
 /* From outside: what its processes have read, and lines without an end, which are drawn as the load goes on. */
 static void upstream_measure(struct model *model, struct progress *progress) {
         struct upstream *upstream = upstream_of(model);
         const uint64_t now = timer_now();
-        uint64_t read, size;
+        struct processes processes = { .count = 0 };
+        uint64_t read, size, at;
 
         if (!upstream->reactor || upstream->phase != PHASE_LOADING || !child_is_there(&upstream->child))
                 return;
@@ -202,10 +211,10 @@ static void upstream_measure(struct model *model, struct progress *progress) {
                 progress_hear(progress, PROGRESS_SAID, progress_parse_line(line, len), now);
                 progress_hear(progress, PROGRESS_DOTS, progress_parse_dots(line, len), now);
         }
-        reading_begin(&upstream->reading);
-        child_each_process(&upstream->child, add_reading, &upstream->reading);
-        if (reading_end(&upstream->reading, &read, &size))
-                progress_hear(progress, PROGRESS_READ, (double)read / (double)size, now);
+        if (look_take(&upstream->look, &read, &size, &at))
+                progress_hear(progress, PROGRESS_READ, (double)read / (double)size, at);
+        child_each_process(&upstream->child, add_process, &processes);
+        look_begin(&upstream->look, processes.pids, processes.count);
 }
 
 static void upstream_unload(struct model *model) {
@@ -245,6 +254,7 @@ static void upstream_free(struct model *model) {
                 mailbox_deinit(&upstream->watch.mailbox);
                 child_deinit(&upstream->child);
                 fetcher_deinit(&upstream->fetcher);
+                look_deinit(&upstream->look);
         }
         if (upstream->options.ready_line)
                 regfree(&upstream->ready_line);

@@ -16,7 +16,7 @@
 #include "daemon/model/completion.h"
 #include "daemon/model/fetch.h"
 #include "daemon/model/freeze.h"
-#include "daemon/model/reading.h"
+#include "daemon/model/look.h"
 #include "daemon/model/upstream.h"
 #include "daemon/model/upstream_session.h"
 
@@ -46,7 +46,7 @@ struct upstream {
         char start_error[256];
         bool stirred;                   /* something was heard of it since that was asked last */
         struct freeze_sample load_sample; /* when it was asked last whether the load comes further */
-        struct reading reading;
+        struct look look;
         uint64_t oom_kills;             /* of the kernel, when its process was started */
 
         /* Probes. */

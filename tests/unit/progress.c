@@ -221,6 +221,23 @@ START_TEST(a_long_load) {
 }
 END_TEST
 
+/* All is read before anybody has looked twice, as from a cache: an earlier load tells how long the rest takes. */
+START_TEST(all_at_once) {
+        const struct progress_earlier earlier = { SECONDS(60), SECONDS(1), SECONDS(5) };
+        struct progress_earlier learned;
+        struct progress progress;
+
+        progress_begin(&progress, &earlier, BEGIN);
+        progress_hear(&progress, PROGRESS_READ, 1, BEGIN + SECONDS(1));
+        progress_update(&progress, BEGIN + SECONDS(1));
+        for (unsigned i = 5; i < 10; i++)
+                progress_update(&progress, BEGIN + SECONDS(i / 4.0 + 1));
+        ck_assert_uint_le(progress.due, BEGIN + SECONDS(25));
+        progress_end(&progress, BEGIN + SECONDS(6), &learned);
+        ck_assert_uint_eq(learned.tail, SECONDS(5));
+}
+END_TEST
+
 START_TEST(what_an_end_tells) {
         struct progress_earlier earlier;
         struct progress progress;
@@ -320,6 +337,7 @@ static Suite *progress_suite(void) {
         tcase_add_test(tcase, a_source_that_begins_anew);
         tcase_add_test(tcase, a_source_that_stands_still);
         tcase_add_test(tcase, a_long_load);
+        tcase_add_test(tcase, all_at_once);
         tcase_add_test(tcase, what_an_end_tells);
         tcase_add_test(tcase, lines_of_servers);
         tcase_add_test(tcase, statuses);

@@ -103,6 +103,29 @@ START_TEST(a_file_that_is_mapped) {
 }
 END_TEST
 
+/* Its descriptor is closed, as llama.cpp does it. */
+START_TEST(a_file_that_is_mapped_and_closed) {
+        uint64_t read_bytes, size;
+        volatile const char *map;
+        unsigned sum = 0;
+        int fd;
+
+        ck_assert(!look(&read_bytes, &size));
+        fd = open_file(name_of("model"), O_RDONLY);
+        map = mmap(NULL, SIZE, PROT_READ, MAP_SHARED, fd, 0);
+        ck_assert(map != MAP_FAILED);
+        close(fd);
+        for (uint64_t i = 0; i < SIZE / 2; i += 4096)
+                sum += (unsigned char)map[i];
+        ck_assert_uint_eq(sum, 0);
+        ck_assert(look(&read_bytes, &size));
+        ck_assert_uint_eq(size, SIZE);
+        ck_assert_uint_ge(read_bytes, SIZE / 2 - SIZE / 16);
+        ck_assert_uint_le(read_bytes, SIZE / 2 + SIZE / 16);
+        munmap((void *)(uintptr_t)map, SIZE);
+}
+END_TEST
+
 /* Of four files two are known: all together are twice as large. */
 START_TEST(a_set) {
         uint64_t read_bytes, size;
@@ -144,6 +167,7 @@ static Suite *reading_suite(void) {
         tcase_add_checked_fixture(tcase, setup, teardown);
         tcase_add_test(tcase, a_file_that_is_read);
         tcase_add_test(tcase, a_file_that_is_mapped);
+        tcase_add_test(tcase, a_file_that_is_mapped_and_closed);
         tcase_add_test(tcase, a_set);
         tcase_add_test(tcase, a_process_that_is_gone);
         tcase_add_test(tcase, names);
