@@ -194,7 +194,7 @@ START_TEST(status_follows) {
                         peer_status(&daemon.control, &status);
         }
         for (uint64_t deadline = clock_patience();;) {
-                char *line = manager_last(&manager, "STATUS=Loading sim since ");
+                char *line = manager_last(&manager, "STATUS=Loading sim");
                 bool followed = line && strstr(line, ", 1000 waiting");
 
                 free(line);
