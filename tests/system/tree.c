@@ -149,6 +149,27 @@ START_TEST(left_at_the_stop) {
 }
 END_TEST
 
+/* A second signal does not wait for what ignores the first, and leaves nothing either. */
+START_TEST(left_at_once) {
+        uint64_t began;
+        pid_t pid, first;
+
+        start(OPTIONS("--stop-timeout", "1h"), "(setsid sh -c 'trap \"\" TERM; echo left $$; exec sleep 4711' &); echo server $$; exec \"$@\"",
+              OPTIONS("--ignore-term"));
+        daemon_wait_ready(&msd);
+        pid = wait_pid(&msd.process, "left", 1);
+        first = wait_pid(&msd.process, "server", 1);
+        process_signal(&msd.process, SIGTERM);
+        process_wait_errors(&msd.process, "msd: Stopping");
+        began = clock_now();
+        process_signal(&msd.process, SIGTERM);
+        ck_assert_int_eq(process_wait(&msd.process), 1);
+        ck_assert(is_gone(pid) && is_gone(first));
+        ck_assert_uint_lt(clock_now() - began, CLOCK_PATIENCE);
+        daemon_expect_exit(&msd, 1);
+}
+END_TEST
+
 START_TEST(left_after_a_failed_load) {
         pid_t pid;
 
@@ -497,6 +518,7 @@ static void add(TCase *tests) {
         tcase_add_test(tests, behind_a_shell);
         tcase_add_loop_test(tests, left_at_the_stop, 0, n);
         tcase_add_loop_test(tests, left_after_a_failed_load, 0, n);
+        tcase_add_test(tests, left_at_once);
         tcase_add_test(tests, left_before_the_next);
         tcase_add_test(tests, first_process_ends);
         tcase_add_test(tests, left_by_a_killed_msd);

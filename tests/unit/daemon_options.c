@@ -50,6 +50,7 @@ START_TEST(options_defaults) {
         ck_assert_uint_eq(options.max_prompt_memory, 1073741824);
         ck_assert_uint_eq(options.request_timeout, 0);
         ck_assert_uint_eq(options.drain_timeout, 30 * NSEC_PER_SEC);
+        ck_assert_uint_eq(options.stop_timeout, 10 * NSEC_PER_SEC);
         ck_assert(!options.quiet);
 }
 END_TEST
@@ -61,7 +62,7 @@ START_TEST(options_all) {
                                          "--load-failure no_file --load-attempts 3 --load-timeout 4 --stall-timeout 5 "
                                          "--on-load-failure stay --load demand --idle-timeout 12min --exit-idle-time 1h --threads 6 --max-waiting 0 --max-connections 8 "
                                          "--max-prompt 9 --max-prompt-memory 10 --request-timeout 11ms "
-                                         "--drain-timeout 0.5 --quiet"), 0);
+                                         "--drain-timeout 0.5 --stop-timeout 1min --quiet"), 0);
         ck_assert_str_eq(options.socket, "/a/b");
         ck_assert_str_eq(options.model, "llama");
         ck_assert_uint_eq(options.load_time, 90 * NSEC_PER_SEC);
@@ -81,6 +82,7 @@ START_TEST(options_all) {
         ck_assert_uint_eq(options.max_prompt_memory, 10);
         ck_assert_uint_eq(options.request_timeout, 11 * NSEC_PER_MSEC);
         ck_assert_uint_eq(options.drain_timeout, 500 * NSEC_PER_MSEC);
+        ck_assert_uint_eq(options.stop_timeout, 60 * NSEC_PER_SEC);
         ck_assert(options.quiet);
 
         /* Which sign of readiness counts, where several options say it. */
