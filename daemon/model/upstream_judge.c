@@ -163,8 +163,8 @@ static void freeze_due(struct timer *timer) {
         take_sample(upstream, &work, &sample);
         if (freeze_judge(&upstream->freeze, upstream->options.freeze_timeout, &sample)) {
                 snprintf(upstream->verdict, sizeof(upstream->verdict),
-                         "it is frozen: no byte of an answer came for %s, with %" PRIu64
-                         " requests in flight, and its processes did nothing",
+                         "it is frozen: no byte of an answer came for %s (requests in flight: %" PRIu64
+                         "), and its processes did nothing",
                          number_format_duration(time, upstream->options.freeze_timeout), work.in_flight);
                 end_child(upstream);
                 return;

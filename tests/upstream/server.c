@@ -107,13 +107,19 @@ static void rest(uint64_t nsec) {
                 ;
 }
 
-/* Uses so much processor time. */
-static void spin(uint64_t nsec) {
+static uint64_t thread_time(void) {
         struct timespec time;
 
-        do
-                clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
-        while ((uint64_t)time.tv_sec * NSEC_PER_SEC + (uint64_t)time.tv_nsec < nsec);
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+        return (uint64_t)time.tv_sec * NSEC_PER_SEC + (uint64_t)time.tv_nsec;
+}
+
+/* Uses so much processor time. */
+static void spin(uint64_t nsec) {
+        const uint64_t began = thread_time();
+
+        while (thread_time() - began < nsec)
+                ;
 }
 
 static enum MHD_Result answer(struct MHD_Connection *connection, unsigned status, const char *text) {
