@@ -595,13 +595,13 @@ START_TEST(storm_of_exits) {
         unsigned seed = 4711, starts = 0;
 
         manager_init(&manager);
-        for (unsigned i = 0; i < 200; i++) {
+        for (unsigned i = 0; i < 80; i++) {
                 struct peer_reply reply;
                 struct peer peer;
 
                 if (process.pid < 0) {
                         manager_start(&manager, &process, OPTIONS("--load", "demand", "--load-time", "0", "--inference-time", "0",
-                                                                  "--idle-timeout", "10ms", "--exit-idle-time", "20ms"));
+                                                                  "--idle-timeout", "10ms", "--exit-idle-time", "100ms"));
                         starts++;
                 }
                 peer_connect(&peer, manager.socket);
@@ -615,14 +615,14 @@ START_TEST(storm_of_exits) {
                                 process_give_up("msd ended with %d", process.status);
                         process_free(&process);
                         manager_start(&manager, &process, OPTIONS("--load", "demand", "--load-time", "0", "--inference-time", "0",
-                                                                  "--idle-timeout", "10ms", "--exit-idle-time", "20ms"));
+                                                                  "--idle-timeout", "10ms", "--exit-idle-time", "100ms"));
                         starts++;
                 }
                 if (reply.type != PROTOCOL_OK)
                         process_give_up("Request %u: %s %s", i, reply.code, reply.body);
                 ck_assert_uint_eq(strtoul(reply.id, NULL, 10), i);
                 peer_close(&peer);
-                pass(15 * NSEC_PER_MSEC + (uint64_t)rand_r(&seed) % (40 * NSEC_PER_MSEC));
+                pass(90 * NSEC_PER_MSEC + (uint64_t)rand_r(&seed) % (50 * NSEC_PER_MSEC));
         }
         if (starts <= 10)
                 process_give_up("%u starts", starts);
