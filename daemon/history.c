@@ -129,13 +129,15 @@ static void *write_file(void *argument) {
         _cleanup_free_ struct writing *writing = argument;
         char beside[PATH_MAX + 8];
         bool written;
+        ssize_t n;
         int fd;
 
         snprintf(beside, sizeof(beside), "%s.new", writing->path);
         fd = open(beside, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644);
         if (fd < 0)
                 return NULL;
-        written = UTIL_RETRY(write(fd, writing->text, writing->len)) == (ssize_t)writing->len && fsync(fd) == 0;
+        n = UTIL_RETRY(write(fd, writing->text, writing->len));
+        written = n == (ssize_t)writing->len && fsync(fd) == 0;
         written = close(fd) == 0 && written;
         if (!written || rename(beside, writing->path) < 0)
                 (void)unlink(beside);

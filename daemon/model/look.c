@@ -57,8 +57,9 @@ void look_begin(struct look *look, const pid_t *pids, unsigned count) {
         look->job = malloc(sizeof(*look->job));
         if (!look->job)
                 return;
-        *look->job = (struct look_job){ .reading = look->reading, .count = MIN(count, (unsigned)LOOK_PROCESSES_MAX) };
-        memcpy(look->job->pids, pids, look->job->count * sizeof(*pids));
+        count = MIN(count, (unsigned)LOOK_PROCESSES_MAX);
+        *look->job = (struct look_job){ .reading = look->reading, .count = count };
+        memcpy(look->job->pids, pids, count * sizeof(*pids));
         if (pthread_create(&look->thread, NULL, look_run, look->job) != 0)
                 free(STEAL_POINTER(look->job));
 }

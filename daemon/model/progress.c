@@ -156,9 +156,10 @@ void progress_update(struct progress *progress, uint64_t now) {
 
 void progress_end(const struct progress *progress, uint64_t now, struct progress_earlier *earlier) {
         const struct progress_track *track = best_track(progress, true);
-        const uint64_t total = now > progress->began ? now - progress->began : 0;
+        /* 0 would be a load of which nothing is known. */
+        const uint64_t total = now > progress->began ? now - progress->began : 1;
 
-        *earlier = (struct progress_earlier){ .total = MAX(total, UINT64_C(1)) };
+        *earlier = (struct progress_earlier){ .total = total };
         if (!track)
                 return;
         earlier->head = track->points[0].at - progress->began;
