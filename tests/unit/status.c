@@ -46,7 +46,7 @@ static void assert_member(const char *name, const char *value) {
 /* The names and their order, as the protocol has them. */
 START_TEST(status_members) {
         static const char *const names[] = { "status", "model", "generation", "attempt", "load_s", "progress", "eta_s", "waiting",
-                "oldest_wait_s", "processing", "suspects", "completed", "failed", "cancelled", "connections", "uptime_s", "error",
+                "oldest_wait_s", "processing", "completed", "failed", "cancelled", "suspects", "connections", "uptime_s", "error",
                 "last_words", "probe", "version", "pid" };
         json_t *json = object(), *value;
         const char *name;
