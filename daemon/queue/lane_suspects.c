@@ -40,11 +40,18 @@ static void make_suspect(struct lane *lane, struct request *request) {
         wait_list_return(lane_list_of(lane, request), request);
 }
 
-/* Whether it is over with it. */
+/*
+ * Whether it is over with it. A light request is not suspected the first time: one that the model keeps waiting, as some GETs are, would
+ * have everybody wait for it.
+ */
 static bool judge(struct lane *lane, struct request *request, enum loss how, const char *reason) {
-        const bool spent = request->inference.spent;
+        const bool spent = request->inference.spent, suspect = request->inference.suspect;
 
-        if (how == LOSS_CRASHED && !request->inference.suspect) {
+        if (how == LOSS_CRASHED && !suspect && request->inference.is_light && !spent) {
+                clear_lost(lane, request);
+                return false;
+        }
+        if (how == LOSS_CRASHED && !suspect) {
                 make_suspect(lane, request);
                 return false;
         }

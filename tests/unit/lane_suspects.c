@@ -31,7 +31,7 @@ START_TEST(go_alone) {
         run_turns(1);
         come_to(0, "a");
         come_to(1, "b");
-        come_by_http("c", true, true);
+        come_by_http("c", false, true);
         come_to(1, "d");
         assert_journal("+a\n+b\n+c\n+d\n");
         lose("b", ENDING_LOST);
@@ -67,6 +67,35 @@ START_TEST(go_alone) {
         assert_journal("d ok done\n+f\n+e\n+g\n");
         ck_assert_uint_eq(atomic_load(&queue.suspects), 0);
         ck_assert_uint_eq(atomic_load(&queue.lost), 0);
+        close_lanes();
+}
+END_TEST
+
+/* A GET may never end: it is no suspect, but after the second crash. */
+START_TEST(light) {
+        open_lanes(0);
+        open_gate();
+        run_turns(1);
+        come_by_http("get", true, true);
+        come("a");
+        for (unsigned i = 0; i < 2; i++) {
+                lose("get", ENDING_LOST);
+                lose("a", ENDING_LOST);
+                lose_model(LOSS_CRASHED, "boom");
+                load_again();
+                if (i == 0) {
+                        assert_journal("+get\n+a\n+a\n");
+                        finish("a");
+                        run_turns(2);
+                        assert_journal("a ok done\n+get\n");
+                        come("a");
+                        assert_journal("+a\n");
+                }
+        }
+        assert_journal("+get\n");
+        finish("get");
+        run_turns(2);
+        assert_journal("get ok done\n+a\n");
         close_lanes();
 }
 END_TEST
@@ -219,6 +248,7 @@ static Suite *lane_suspects_suite(void) {
         TCase *tests = tcase_create("suspects");
 
         tcase_add_test(tests, go_alone);
+        tcase_add_test(tests, light);
         tcase_add_test(tests, guilty);
         tcase_add_test(tests, killed);
         tcase_add_test(tests, third_time);
