@@ -37,6 +37,18 @@ void front_start_ready(struct front *front, const char *const *options) {
         daemon_wait_ready(&front->msd);
 }
 
+void front_start_server(struct front *front, const struct process_setup *with, const char *const *options,
+                        const char *const *of_server) {
+        const char *all[24] = { "--http", front->address };
+        size_t n = 2;
+
+        for (; *options; options++) {
+                ck_assert_uint_lt(n + 1, ARRAY_SIZE(all));
+                all[n++] = *options;
+        }
+        served_start(&front->msd, with, front->upstream, all, of_server);
+}
+
 void front_wait(struct front *front, bool (*done)(const struct peer_status *status, uint64_t number), uint64_t number,
                 const char *what) {
         struct peer_status status;

@@ -6,6 +6,7 @@
 
 #include "tests/support/daemon.h"
 #include "tests/support/http.h"
+#include "tests/support/served.h"
 
 struct front {
         char directory[SUITE_PATH_MAX];
@@ -22,12 +23,13 @@ static inline const char *front_path(const char *address) {
         return address + sizeof("unix:") - 1;
 }
 
-/* The arguments up to NULL that take a list of options. */
-#define OPTIONS(...) ((const char *const[]){ __VA_ARGS__ __VA_OPT__(,) NULL })
-
 /* Starts msd with --http `address` and these options up to NULL, and waits until it listens; or until its model is ready. */
 void front_start(struct front *front, const char *const *options);
 void front_start_ready(struct front *front, const char *const *options);
+
+/* The same with the tests' own model server, which has these options up to NULL. */
+void front_start_server(struct front *front, const struct process_setup *with, const char *const *options,
+                        const char *const *of_server);
 
 /* Asks for the status until `done` says so of it; until so many wait. */
 void front_wait(struct front *front, bool (*done)(const struct peer_status *status, uint64_t number), uint64_t number,

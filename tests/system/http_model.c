@@ -18,49 +18,15 @@
 #define HELD 2000
 
 static struct front front;
-static char once[SUITE_PATH_MAX + 16], server[512];
+static char once[SUITE_PATH_MAX + 16];
 
 static void setup(void) {
-        const char *build = getenv("BUILD");
-
         front_init(&front);
         snprintf(once, sizeof(once), "%s/once", front.directory);
-        snprintf(server, sizeof(server), "%s/tests/upstream/server", build ? build : "build");
 }
 
 static void teardown(void) {
         front_deinit(&front);
-}
-
-/* msd with these options up to NULL, and behind them the server's up to NULL. */
-static void start(const char *const *options, const char *const *of_server) {
-        const char *all[28] = { "--upstream", front.upstream };
-        size_t n = 2;
-
-        for (; *options; options++)
-                all[n++] = *options;
-        all[n++] = "--";
-        all[n++] = server;
-        all[n++] = "--socket";
-        all[n++] = front_path(front.upstream);
-        for (; *of_server; of_server++)
-                all[n++] = *of_server;
-        ck_assert_uint_lt(n, ARRAY_SIZE(all));
-        front_start(&front, all);
-}
-
-static pid_t child_of(pid_t parent) {
-        char path[64];
-        FILE *file;
-        int child = 0;
-
-        snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)parent, (int)parent);
-        file = fopen(path, "re");
-        ck_assert_ptr_nonnull(file);
-        (void)!fscanf(file, "%d", &child);
-        fclose(file);
-        ck_assert_int_gt(child, 0);
-        return child;
 }
 
 static void ask(struct http *http, const char *prompt, bool stream) {
@@ -90,7 +56,7 @@ START_TEST(while_it_loads) {
         struct http whole, stream, echo;
         json_t *json;
 
-        start(OPTIONS(), OPTIONS("--load", "500ms"));
+        front_start_server(&front, NULL, OPTIONS(), OPTIONS("--load", "500ms"));
         connect_and_ask(&whole, "hello", false);
         connect_and_ask(&stream, "hello", true);
         http_connect(&echo, front.address);
@@ -118,7 +84,7 @@ START_TEST(keys) {
         struct http http;
         json_t *json;
 
-        start(OPTIONS(), OPTIONS("--key", "sk-right"));
+        front_start_server(&front, NULL, OPTIONS(), OPTIONS("--key", "sk-right"));
         connect_and_ask(&http, "hello", false);
         http_expect(&http, 401, NULL);
         json = http_json(&http);
@@ -138,7 +104,7 @@ START_TEST(load_fails) {
         static const char reason[] = "server: It exited with status 3: upstream: no such weights";
         struct http http[10];
 
-        start(OPTIONS("--load-attempts", "1", "--on-load-failure", "stay"), OPTIONS("--load", "300ms", "--exit", "3"));
+        front_start_server(&front, NULL, OPTIONS("--load-attempts", "1", "--on-load-failure", "stay"), OPTIONS("--load", "300ms", "--exit", "3"));
         for (size_t i = 0; i < ARRAY_SIZE(http); i++)
                 connect_and_ask(&http[i], "hello", i % 2);
         for (size_t i = 0; i < ARRAY_SIZE(http); i++) {
@@ -156,7 +122,7 @@ START_TEST(killed_while_ready) {
         struct http http[100], stream;
         struct peer_status status;
 
-        start(OPTIONS(), OPTIONS("--think", "500ms"));
+        front_start_server(&front, NULL, OPTIONS(), OPTIONS("--think", "500ms"));
         daemon_wait_ready(&front.msd);
         connect_and_ask(&stream, "0123456789", true);
         ck_assert(http_head(&stream));
@@ -164,7 +130,7 @@ START_TEST(killed_while_ready) {
         for (size_t i = 0; i < ARRAY_SIZE(http); i++)
                 connect_and_ask(&http[i], "hi", false);
         front_wait(&front, peer_status_is_processing, ARRAY_SIZE(http) + 1, "they are in flight");
-        ck_assert_int_eq(kill(child_of(front.msd.process.pid), SIGKILL), 0);
+        ck_assert_int_eq(kill(served_child_of(front.msd.process.pid), SIGKILL), 0);
         for (size_t i = 0; i < ARRAY_SIZE(http); i++) {
                 expect(&http[i], "echo hi");
                 http_close(&http[i]);
@@ -183,12 +149,12 @@ END_TEST
 START_TEST(killed_while_loading) {
         struct http http[100];
 
-        start(OPTIONS(), OPTIONS("--load", "1h", "--once", once));
+        front_start_server(&front, NULL, OPTIONS(), OPTIONS("--load", "1h", "--once", once));
         for (size_t i = 0; i < ARRAY_SIZE(http); i++)
                 connect_and_ask(&http[i], "hi", false);
         front_wait(&front, peer_status_is_waiting, ARRAY_SIZE(http), "they wait");
         process_wait_output(&front.msd.process, "upstream: loading\n");
-        ck_assert_int_eq(kill(child_of(front.msd.process.pid), SIGKILL), 0);
+        ck_assert_int_eq(kill(served_child_of(front.msd.process.pid), SIGKILL), 0);
         for (size_t i = 0; i < ARRAY_SIZE(http); i++) {
                 expect(&http[i], "echo hi");
                 http_close(&http[i]);
@@ -202,7 +168,7 @@ START_TEST(dies_of_it) {
         struct peer_status status;
         struct http http;
 
-        start(OPTIONS(), OPTIONS());
+        front_start_server(&front, NULL, OPTIONS(), OPTIONS());
         daemon_wait_ready(&front.msd);
         connect_and_ask(&http, "die", false);
         http_expect_error(&http, 502, "inference-failed", NULL);
@@ -218,7 +184,7 @@ END_TEST
 START_TEST(cancelled) {
         struct http http;
 
-        start(OPTIONS(), OPTIONS("--think", "100ms"));
+        front_start_server(&front, NULL, OPTIONS(), OPTIONS("--think", "100ms"));
         daemon_wait_ready(&front.msd);
         connect_and_ask(&http, "a long story of which nobody hears the end, for the client has gone before that", true);
         ck_assert(http_head(&http));
@@ -265,7 +231,7 @@ static void raise_limit(void) {
 /* 2,000 that wait go on together. */
 START_TEST(held) {
         raise_limit();
-        start(OPTIONS("--quiet"), OPTIONS("--load", "3s"));
+        front_start_server(&front, NULL, OPTIONS("--quiet"), OPTIONS("--load", "3s"));
         let_through();
         daemon_stop(&front.msd);
 }
@@ -284,7 +250,7 @@ START_TEST(held_over_tcp) {
         raise_limit();
         snprintf(port, sizeof(port), "%u", number);
         snprintf(base, sizeof(base), "http://127.0.0.1:%s", port);
-        daemon_start(&front.msd, "--quiet", "--http", "127.0.0.1:0", "--upstream", base, "--", server, "--port", port, "--load",
+        daemon_start(&front.msd, "--quiet", "--http", "127.0.0.1:0", "--upstream", base, "--", served_program(), "--port", port, "--load",
                      "3s", NULL);
         http_listening(&front.msd.process, 1, front.address);
         let_through();

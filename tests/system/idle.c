@@ -21,13 +21,9 @@
 #include "tests/support/stage.h"
 
 static struct front front;
-static char upstream_server[512];
 
 static void setup(void) {
-        const char *build = getenv("BUILD");
-
         front_init(&front);
-        snprintf(upstream_server, sizeof(upstream_server), "%s/tests/upstream/server", build ? build : "build");
 }
 
 static void teardown(void) {
@@ -43,23 +39,6 @@ static void pass(uint64_t nsec) {
                 (void)process_poll(NULL, 0, until - NSEC_PER_MSEC);
         while (clock_now() < until)
                 ;
-}
-
-/* msd with a model server of its own, which has these options up to NULL; `options` are msd's. */
-static void start_server(const char *const *options, const char *const *of_server) {
-        const char *all[32] = { "--upstream", front.upstream };
-        size_t n = 2;
-
-        for (; *options; options++)
-                all[n++] = *options;
-        all[n++] = "--";
-        all[n++] = upstream_server;
-        all[n++] = "--socket";
-        all[n++] = front_path(front.upstream);
-        for (; *of_server; of_server++)
-                all[n++] = *of_server;
-        ck_assert_uint_lt(n, ARRAY_SIZE(all));
-        front_start(&front, all);
 }
 
 static bool is_idle(const struct peer_status *status, uint64_t generation) {
@@ -163,7 +142,7 @@ END_TEST
 START_TEST(name_unknown) {
         struct http http;
 
-        start_server(OPTIONS("--load", "demand", "--idle-timeout", "50ms"), OPTIONS());
+        front_start_server(&front, NULL, OPTIONS("--load", "demand", "--idle-timeout", "50ms"), OPTIONS());
         expect_answer("GET", "/v1/models", 503, "\"model-not-loaded\"");
         ck_assert(!has_child());
         front_ask_chat(&front, &http, "1", CHAT);
@@ -256,7 +235,7 @@ END_TEST
 START_TEST(stopped_and_back) {
         struct http http;
 
-        start_server(OPTIONS("--idle-timeout", "200ms"), OPTIONS("--load", "100ms"));
+        front_start_server(&front, NULL, OPTIONS("--idle-timeout", "200ms"), OPTIONS("--load", "100ms"));
         daemon_wait_ready(&front.msd);
         for (unsigned generation = 2; generation < 5; generation++) {
                 wait_idle(generation);
@@ -278,7 +257,7 @@ START_TEST(use_keeps_it) {
         uint64_t until;
         struct http http;
 
-        start_server(OPTIONS("--idle-timeout", "1s"), OPTIONS("--think", "1500ms"));
+        front_start_server(&front, NULL, OPTIONS("--idle-timeout", "1s"), OPTIONS("--think", "1500ms"));
         daemon_wait_ready(&front.msd);
         /* In flight for longer than the time-out, and soon again. */
         for (unsigned i = 0; i < 2; i++) {
@@ -321,7 +300,7 @@ END_TEST
 START_TEST(tunnel_loads) {
         struct http http;
 
-        start_server(OPTIONS("--load", "demand"), OPTIONS("--load", "100ms"));
+        front_start_server(&front, NULL, OPTIONS("--load", "demand"), OPTIONS("--load", "100ms"));
         expect_status("idle");
         http_connect(&http, front.address);
         http_send(&http, "GET /v1/realtime HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
@@ -338,7 +317,7 @@ START_TEST(rests) {
         struct peer_status status;
         struct http http;
 
-        start_server(OPTIONS("--idle-timeout", "100ms", "--threads", "8"), OPTIONS());
+        front_start_server(&front, NULL, OPTIONS("--idle-timeout", "100ms", "--threads", "8"), OPTIONS());
         front_ask_chat(&front, &http, "1", CHAT);
         http_next(&http);
         http_close(&http);
@@ -365,7 +344,7 @@ END_TEST
 
 /* Stopped while it is idle, and while the model is being stopped. */
 START_TEST(stopped_while_idle) {
-        start_server(OPTIONS("--idle-timeout", "100ms"), OPTIONS("--linger", "500ms"));
+        front_start_server(&front, NULL, OPTIONS("--idle-timeout", "100ms"), OPTIONS("--linger", "500ms"));
         daemon_wait_ready(&front.msd);
         wait_idle(2);
         ck_assert(has_child());
@@ -417,7 +396,7 @@ START_TEST(storm_of_the_simulated) {
 END_TEST
 
 START_TEST(storm_of_a_server) {
-        start_server(OPTIONS("--idle-timeout", "40ms", "--quiet"), OPTIONS("--linger", "20ms"));
+        front_start_server(&front, NULL, OPTIONS("--idle-timeout", "40ms", "--quiet"), OPTIONS("--linger", "20ms"));
         storm(80, false, 40 * NSEC_PER_MSEC);
         ck_assert_ptr_null(strstr(text_get(&front.msd.process.errors), "upstream: late"));
 }
@@ -555,7 +534,7 @@ END_TEST
 START_TEST(exits_before_a_server) {
         struct process model;
 
-        process_start(&model, upstream_server, OPTIONS("server", "--socket", front_path(front.upstream)), NULL);
+        process_start(&model, served_program(), OPTIONS("server", "--socket", front_path(front.upstream)), NULL);
         manager_init(&manager);
         start_service(OPTIONS("--upstream", front.upstream, "--exit-idle-time", "1s"));
         peer_send(&front.msd.control, "REQUEST 7 2\nhi\n");

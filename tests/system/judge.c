@@ -13,63 +13,25 @@
 #include "tests/support/clock.h"
 #include "tests/support/front.h"
 #include "tests/support/port.h"
+#include "tests/support/served.h"
 
 static struct daemon msd;
 static char directory[SUITE_PATH_MAX];
 static char url[SUITE_PATH_MAX + 32], upstream_socket[SUITE_PATH_MAX + 16], once[SUITE_PATH_MAX + 16];
-static char server[512];
 
 static void setup(void) {
-        const char *build = getenv("BUILD");
-
         suite_directory(directory);
         snprintf(upstream_socket, sizeof(upstream_socket), "%s/up.sock", directory);
         snprintf(url, sizeof(url), "unix:%s", upstream_socket);
         snprintf(once, sizeof(once), "%s/once", directory);
-        snprintf(server, sizeof(server), "%s/tests/upstream/server", build ? build : "build");
 }
 
 static void teardown(void) {
         suite_remove(directory);
 }
 
-/* msd with these options up to NULL, and behind them the server's up to NULL; without any of those it is not started. */
 static void start(const char *const *options, const char *const *of_server) {
-        const char *all[32] = { "--upstream", url };
-        size_t n = 2;
-
-        for (; *options; options++)
-                all[n++] = *options;
-        if (of_server) {
-                all[n++] = "--";
-                all[n++] = server;
-                all[n++] = "--socket";
-                all[n++] = upstream_socket;
-                for (; *of_server; of_server++)
-                        all[n++] = *of_server;
-        }
-        ck_assert_uint_lt(n, ARRAY_SIZE(all));
-        daemon_start_with(&msd, NULL, all);
-}
-
-static void ask(struct peer *peer, const char *verb, const char *id, const char *prompt) {
-        peer_send(peer, "%s %s %zu\n%s\n", verb, id, strlen(prompt), prompt);
-}
-
-/* The first process that this one has started, or 0. */
-static pid_t child_of(pid_t parent) {
-        char path[64];
-        FILE *file;
-        int child = 0;
-
-        snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)parent, (int)parent);
-        file = fopen(path, "re");
-        if (file) {
-                if (fscanf(file, "%d", &child) != 1)
-                        child = 0;
-                fclose(file);
-        }
-        return child;
+        served_start(&msd, NULL, url, options, of_server);
 }
 
 /* Waits until STATUS has this in it. */
@@ -111,10 +73,10 @@ START_TEST(busy) {
         start(OPTIONS("--ready", "notify"), OPTIONS("--notify", "--never-healthy", "--think", "20ms"));
         daemon_wait_ready(&msd);
         peer_connect(&stream, msd.socket);
-        ask(&stream, "STREAM", "s", "a story that is long enough to go on while the other one is sent for the second time");
+        served_ask(&stream, "STREAM", "s", "a story that is long enough to go on while the other one is sent for the second time");
         ck_assert(peer_next(&stream, &reply));
         ck_assert_int_eq(reply.type, PROTOCOL_PART);
-        ask(&msd.control, "REQUEST", "1", "status 503");
+        served_ask(&msd.control, "REQUEST", "1", "status 503");
         peer_expect_error(&msd.control, "1", "inference-failed", "As you like it");
         while (peer_next(&stream, &reply) && reply.type == PROTOCOL_PART)
                 parts++;
@@ -133,7 +95,7 @@ START_TEST(unavailable) {
 
         start(OPTIONS("--ready", "notify", "--freeze-timeout", "500ms"), OPTIONS("--notify", "--never-healthy"));
         daemon_wait_ready(&msd);
-        ask(&msd.control, "REQUEST", "1", "status 503");
+        served_ask(&msd.control, "REQUEST", "1", "status 503");
         peer_expect_error(&msd.control, "1", "inference-failed", "As you like it");
         peer_status(&msd.control, &status);
         ck_assert_uint_eq(status.generation, 2);
@@ -149,7 +111,7 @@ START_TEST(no_health_path) {
 
         start(OPTIONS("--ready", "notify", "--health-path", "/nothing", "--freeze-timeout", "1h"), OPTIONS("--notify"));
         daemon_wait_ready(&msd);
-        ask(&msd.control, "REQUEST", "1", "status 503");
+        served_ask(&msd.control, "REQUEST", "1", "status 503");
         peer_expect_error(&msd.control, "1", "inference-failed", "As you like it");
         wait_status("\"probe\":\"GET /nothing: 404 Not Found\"");
         peer_status(&msd.control, &status);
@@ -178,9 +140,9 @@ START_TEST(frozen) {
 
         start(OPTIONS("--freeze-timeout", "500ms"), OPTIONS("--once", once));
         daemon_wait_ready(&msd);
-        child = child_of(msd.process.pid);
-        ask(&msd.control, "REQUEST", "1", freezes[_i].prompt);
-        ask(&msd.control, "REQUEST", "2", freezes[_i].prompt);
+        child = served_child_of(msd.process.pid);
+        served_ask(&msd.control, "REQUEST", "1", freezes[_i].prompt);
+        served_ask(&msd.control, "REQUEST", "2", freezes[_i].prompt);
         peer_status_until(&msd.control, &status, peer_status_is_processing, 2, "they are in flight");
         if (freezes[_i].signal)
                 ck_assert_int_eq(kill(child, freezes[_i].signal), 0);
@@ -206,7 +168,7 @@ START_TEST(never_frozen) {
 
         start(OPTIONS("--freeze-timeout", "0", "--request-timeout", "2s"), OPTIONS("--once", once));
         daemon_wait_ready(&msd);
-        ask(&msd.control, "REQUEST", "1", "hang first");
+        served_ask(&msd.control, "REQUEST", "1", "hang first");
         peer_expect_error(&msd.control, "1", "timed-out", NULL);
         peer_status(&msd.control, &status);
         ck_assert_uint_eq(status.generation, 1);
@@ -220,7 +182,7 @@ START_TEST(works) {
 
         start(OPTIONS("--freeze-timeout", "500ms"), OPTIONS());
         daemon_wait_ready(&msd);
-        ask(&msd.control, "REQUEST", "1", "spin 1500");
+        served_ask(&msd.control, "REQUEST", "1", "spin 1500");
         peer_expect(&msd.control, "1", "echo spin 1500");
         peer_status(&msd.control, &status);
         ck_assert_uint_eq(status.generation, 1);
@@ -279,7 +241,7 @@ START_TEST(light_requests) {
         ck_assert(http_head(&tunnel));
         ck_assert_uint_eq(tunnel.status, 101);
         /* One that does makes it look, and is not there any more when it would be found. */
-        ask(&msd.control, "REQUEST", "1", "hello");
+        served_ask(&msd.control, "REQUEST", "1", "hello");
         peer_expect(&msd.control, "1", "echo hello");
         peer_status_until(&msd.control, &status, peer_status_is_processing, 2, "both are in flight");
         let_pass(2 * NSEC_PER_SEC);
@@ -300,7 +262,7 @@ START_TEST(no_timer_at_rest) {
         daemon_wait_ready(&msd);
         for (unsigned i = 0; i < 2; i++) {
                 if (i > 0) {
-                        ask(&msd.control, "REQUEST", "1", "hello");
+                        served_ask(&msd.control, "REQUEST", "1", "hello");
                         peer_expect(&msd.control, "1", "echo hello");
                 }
                 /* It looks twice after the last. */
@@ -337,7 +299,7 @@ START_TEST(sign_of_readiness) {
 
         memcpy(of_server + 2, signs[_i].of_server, sizeof(signs[_i].of_server));
         start(signs[_i].options, of_server);
-        ask(&msd.control, "REQUEST", "1", "hello");
+        served_ask(&msd.control, "REQUEST", "1", "hello");
         peer_expect(&msd.control, "1", "echo hello");
         peer_status(&msd.control, &status);
         ck_assert_msg(status.load >= LOAD_TIME, "It was ready after %f s", status.load);
@@ -379,7 +341,7 @@ START_TEST(refused_probes) {
 
         start(OPTIONS("--health-path", results[_i].path, "--load-attempts", "1", "--stall-timeout", "1s", "--on-load-failure", "stay"),
               results[_i].of_server);
-        ask(&msd.control, "REQUEST", "1", "hello");
+        served_ask(&msd.control, "REQUEST", "1", "hello");
         snprintf(expected, sizeof(expected), "%s; The load made no progress for 1s", results[_i].result);
         peer_expect_error(&msd.control, "1", "load-failed", expected);
         daemon_stop(&msd);
@@ -449,17 +411,17 @@ START_TEST(stranger_before) {
         snprintf(port, sizeof(port), "%u", number);
         snprintf(address, sizeof(address), "http://%s:%s", _i == 0 ? "127.0.0.1" : "localhost", port);
         if (_i < 2)
-                process_start(&stranger, server, OPTIONS("server", "--port", port), NULL);
+                process_start(&stranger, served_program(), OPTIONS("server", "--port", port), NULL);
         else
-                process_start(&stranger, server, OPTIONS("server", "--socket", upstream_socket), NULL);
+                process_start(&stranger, served_program(), OPTIONS("server", "--socket", upstream_socket), NULL);
         process_wait_output(&stranger, "upstream: loading\n");
-        daemon_start(&msd, "--upstream", _i < 2 ? address : url, "--load-attempts", "1", "--on-load-failure", "stay", "--", server,
+        daemon_start(&msd, "--upstream", _i < 2 ? address : url, "--load-attempts", "1", "--on-load-failure", "stay", "--", served_program(),
                      _i < 2 ? "--port" : "--socket", _i < 2 ? port : upstream_socket, NULL);
-        ask(&msd.control, "REQUEST", "1", "hello");
-        snprintf(expected, sizeof(expected), "Cannot start %s: %s: process %d (server) listens there", server,
+        served_ask(&msd.control, "REQUEST", "1", "hello");
+        snprintf(expected, sizeof(expected), "Cannot start %s: %s: process %d (server) listens there", served_program(),
                  _i < 2 ? address + strlen("http://") : upstream_socket, (int)stranger.pid);
         peer_expect_error(&msd.control, "1", "load-failed", expected);
-        ck_assert_int_eq(child_of(msd.process.pid), 0);
+        ck_assert_int_eq(served_child_of(msd.process.pid), 0);
         daemon_stop(&msd);
         process_free(&stranger);
         close(fd);
@@ -484,9 +446,9 @@ START_TEST(stranger_after) {
         snprintf(address, sizeof(address), "http://127.0.0.1:%s", port);
         daemon_start(&msd, "--upstream", at, "--load-attempts", "1", "--on-load-failure", "stay", "--upstream-owner",
                      is_any ? "any" : "child", "--", "sh", "-c", "echo started; exec sleep 4711", NULL);
-        ask(&msd.control, "REQUEST", "1", "hello");
+        served_ask(&msd.control, "REQUEST", "1", "hello");
         process_wait_output(&msd.process, "started\n");
-        process_start(&stranger, server, OPTIONS("server", is_tcp ? "--port" : "--socket", is_tcp ? port : upstream_socket), NULL);
+        process_start(&stranger, served_program(), OPTIONS("server", is_tcp ? "--port" : "--socket", is_tcp ? port : upstream_socket), NULL);
         if (is_any)
                 peer_expect(&msd.control, "1", "echo hello");
         else {
@@ -510,19 +472,19 @@ START_TEST(any_owner_comes_back) {
 
         daemon_start(&msd, "--upstream", url, "--upstream-owner", "any", "--", "sh", "-c", "echo started; exec sleep 4711", NULL);
         process_wait_output(&msd.process, "started\n");
-        process_start(&process, server, OPTIONS("server", "--socket", upstream_socket), NULL);
-        ask(&msd.control, "REQUEST", "1", "hello");
+        process_start(&process, served_program(), OPTIONS("server", "--socket", upstream_socket), NULL);
+        served_ask(&msd.control, "REQUEST", "1", "hello");
         peer_expect(&msd.control, "1", "echo hello");
-        child = child_of(msd.process.pid);
+        child = served_child_of(msd.process.pid);
         process_signal(&process, SIGKILL);
         (void)process_wait(&process);
         process_free(&process);
-        ask(&msd.control, "REQUEST", "2", "again");
+        served_ask(&msd.control, "REQUEST", "2", "again");
         wait_status("\"generation\":2,");
         ck_assert_int_eq(unlink(upstream_socket), 0);
-        process_start(&process, server, OPTIONS("server", "--socket", upstream_socket), NULL);
+        process_start(&process, served_program(), OPTIONS("server", "--socket", upstream_socket), NULL);
         peer_expect(&msd.control, "2", "echo again");
-        ck_assert_int_eq(child_of(msd.process.pid), child);
+        ck_assert_int_eq(served_child_of(msd.process.pid), child);
         peer_status(&msd.control, &status);
         ck_assert_uint_eq(status.generation, 2);
         daemon_stop(&msd);
@@ -567,7 +529,7 @@ START_TEST(ends_soon) {
         wait_count(&msd.process.errors, "; attempt 3 of 3 follows in ", 1);
         /* Half a second and a second, each a quarter less at the most. */
         ck_assert_uint_ge(clock_now() - began, 1125 * NSEC_PER_MSEC);
-        ask(&msd.control, "REQUEST", "1", "hello");
+        served_ask(&msd.control, "REQUEST", "1", "hello");
         peer_expect_error(&msd.control, "1", "load-failed", NULL);
 
         /* An administrator's load begins anew. */
@@ -588,12 +550,12 @@ START_TEST(killed_again_and_again) {
                 char id[16];
 
                 snprintf(id, sizeof(id), "%u", i);
-                ask(&msd.control, "REQUEST", id, "hello");
+                served_ask(&msd.control, "REQUEST", id, "hello");
                 peer_expect(&msd.control, id, "echo hello");
                 peer_status(&msd.control, &status);
                 ck_assert_uint_eq(status.generation, i);
                 ck_assert_uint_eq(status.attempt, 1);
-                ck_assert_int_eq(kill(child_of(msd.process.pid), i % 2 ? SIGKILL : SIGTERM), 0);
+                ck_assert_int_eq(kill(served_child_of(msd.process.pid), i % 2 ? SIGKILL : SIGTERM), 0);
                 snprintf(id, sizeof(id), "\"generation\":%u", i + 1);
                 wait_status(id);
         }

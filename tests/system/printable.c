@@ -11,17 +11,15 @@
 #include "tests/support/clock.h"
 #include "tests/support/daemon.h"
 #include "tests/support/manager.h"
+#include "tests/support/served.h"
 
 static struct daemon msd;
-static char directory[SUITE_PATH_MAX], url[SUITE_PATH_MAX + 32], upstream_socket[SUITE_PATH_MAX + 16], server[512];
+static char directory[SUITE_PATH_MAX], url[SUITE_PATH_MAX + 32], upstream_socket[SUITE_PATH_MAX + 16];
 
 static void setup(void) {
-        const char *build = getenv("BUILD");
-
         suite_directory(directory);
         snprintf(upstream_socket, sizeof(upstream_socket), "%s/up.sock", directory);
         snprintf(url, sizeof(url), "unix:%s", upstream_socket);
-        snprintf(server, sizeof(server), "%s/tests/upstream/server", build ? build : "build");
 }
 
 static void teardown(void) {
@@ -36,7 +34,7 @@ START_TEST(name_of_a_model) {
 
         manager_init(&manager);
         daemon_start_with(&msd, &manager.setup,
-                          (const char *[]){ "--upstream", url, "--", server, "--socket", upstream_socket, "--name",
+                          (const char *[]){ "--upstream", url, "--", served_program(), "--socket", upstream_socket, "--name",
                                             "x\\nMAINPID=1\\r\\u001b[2J\\u2028y", NULL });
         manager_wait(&manager, "READY=1");
         manager_wait_begin(&manager, "STATUS=Ready: ");

@@ -15,38 +15,18 @@
 #include "tests/support/run.h"
 
 static struct front front;
-static char server[512], url[SUITE_PATH_MAX + 32], weights[SUITE_PATH_MAX + 16], state[SUITE_PATH_MAX + 32];
+static char url[SUITE_PATH_MAX + 32], weights[SUITE_PATH_MAX + 16], state[SUITE_PATH_MAX + 32];
 
 static void setup(void) {
-        const char *build = getenv("BUILD");
-
         front_init(&front);
         snprintf(url, sizeof(url), "%s", front.upstream);
         snprintf(weights, sizeof(weights), "%s/weights", front.directory);
         snprintf(state, sizeof(state), "STATE_DIRECTORY=%s/state", front.directory);
         ck_assert_int_eq(mkdir(strchr(state, '=') + 1, 0755), 0);
-        snprintf(server, sizeof(server), "%s/tests/upstream/server", build ? build : "build");
 }
 
 static void teardown(void) {
         front_deinit(&front);
-}
-
-/* msd in front of a server with these options. */
-static void start_with(const struct process_setup *with, const char *const *options, const char *const *of_server) {
-        const char *all[40] = { "--http", front.address, "--upstream", url };
-        size_t n = 4;
-
-        for (; *options; options++)
-                all[n++] = *options;
-        all[n++] = "--";
-        all[n++] = server;
-        all[n++] = "--socket";
-        all[n++] = front_path(front.upstream);
-        for (; *of_server; of_server++)
-                all[n++] = *of_server;
-        ck_assert_uint_lt(n, ARRAY_SIZE(all));
-        daemon_start_with(&front.msd, with, all);
 }
 
 static bool is_at(const struct peer_status *status, uint64_t percent) {
@@ -83,32 +63,32 @@ static void expect_half(double at_most) {
 }
 
 START_TEST(by_a_percentage) {
-        start_with(NULL, OPTIONS(), OPTIONS("--notify", "--load-by", "status", "--load", "4s", "--load-until", "50"));
+        front_start_server(&front, NULL, OPTIONS(), OPTIONS("--notify", "--load-by", "status", "--load", "4s", "--load-until", "50"));
         expect_half(0.501);
 }
 END_TEST
 
 START_TEST(by_a_bar) {
-        start_with(NULL, OPTIONS(), OPTIONS("--load-by", "bar", "--load", "4s", "--load-until", "50"));
+        front_start_server(&front, NULL, OPTIONS(), OPTIONS("--load-by", "bar", "--load", "4s", "--load-until", "50"));
         expect_half(0.501);
 }
 END_TEST
 
 START_TEST(by_dots) {
-        start_with(NULL, OPTIONS(), OPTIONS("--load-by", "dots", "--load", "4s", "--load-until", "50"));
+        front_start_server(&front, NULL, OPTIONS(), OPTIONS("--load-by", "dots", "--load", "4s", "--load-until", "50"));
         expect_half(0.501);
 }
 END_TEST
 
 /* What a process reads besides is not much. */
 START_TEST(by_what_is_read) {
-        start_with(NULL, OPTIONS(), OPTIONS("--load-by", "read", "--weights", weights, "--load", "4s", "--load-until", "50"));
+        front_start_server(&front, NULL, OPTIONS(), OPTIONS("--load-by", "read", "--weights", weights, "--load", "4s", "--load-until", "50"));
         expect_half(0.55);
 }
 END_TEST
 
 START_TEST(by_what_is_mapped) {
-        start_with(NULL, OPTIONS(), OPTIONS("--load-by", "map", "--weights", weights, "--load", "4s", "--load-until", "50"));
+        front_start_server(&front, NULL, OPTIONS(), OPTIONS("--load-by", "map", "--weights", weights, "--load", "4s", "--load-until", "50"));
         expect_half(0.6);
 }
 END_TEST
@@ -117,7 +97,7 @@ END_TEST
 START_TEST(by_what_its_tree_reads) {
         char command[2048];
 
-        snprintf(command, sizeof(command), "%s --socket %s --load-by read --weights %s --load 4s --load-until 50; echo ended", server,
+        snprintf(command, sizeof(command), "%s --socket %s --load-by read --weights %s --load 4s --load-until 50; echo ended", served_program(),
                  front_path(front.upstream), weights);
         daemon_start(&front.msd, "--upstream", url, "--", "sh", "-c", command, NULL);
         expect_half(0.55);
@@ -128,7 +108,7 @@ START_TEST(nobody_knows) {
         struct peer_status status;
         struct http http;
 
-        start_with(NULL, OPTIONS(), OPTIONS("--load", "1h"));
+        front_start_server(&front, NULL, OPTIONS(), OPTIONS("--load", "1h"));
         peer_status(&front.msd.control, &status);
         ck_assert_str_eq(status.status, "loading");
         ck_assert_double_lt(status.progress, 0);
@@ -223,7 +203,7 @@ START_TEST(the_status_line) {
         manager_wait_begin(&manager, "STATUS=Loading llama since ");
         manager_wait_begin(&manager, "STATUS=Loading llama, 1 %, about 3min");
         daemon_stop(&front.msd);
-        start_with(&manager.setup, OPTIONS("--model", "llama"),
+        front_start_server(&front, &manager.setup, OPTIONS("--model", "llama"),
                    OPTIONS("--notify", "--load-by", "status", "--load", "4s", "--load-until", "50"));
         manager_wait_begin(&manager, "STATUS=Loading llama: Reading weights: 50%, about ");
         daemon_stop(&front.msd);
@@ -234,7 +214,7 @@ END_TEST
 static void run_whole_load(const struct process_setup *setup) {
         struct peer_status status;
 
-        start_with(setup, OPTIONS(), OPTIONS("--load", "1500ms"));
+        front_start_server(&front, setup, OPTIONS(), OPTIONS("--load", "1500ms"));
         peer_status(&front.msd.control, &status);
         ck_assert_double_lt(status.eta, 0);
         daemon_wait_ready(&front.msd);
@@ -249,7 +229,7 @@ START_TEST(by_earlier_loads) {
         FILE *file;
 
         run_whole_load(&with);
-        start_with(&with, OPTIONS(), OPTIONS("--load", "1500ms"));
+        front_start_server(&front, &with, OPTIONS(), OPTIONS("--load", "1500ms"));
         peer_status(&front.msd.control, &status);
         if (strcmp(status.status, "loading") == 0) {
                 ck_assert_double_ge(status.eta, 0);
@@ -258,7 +238,7 @@ START_TEST(by_earlier_loads) {
         daemon_wait_ready(&front.msd);
         daemon_stop(&front.msd);
         /* Another command is another load. */
-        start_with(&with, OPTIONS(), OPTIONS("--load", "1h"));
+        front_start_server(&front, &with, OPTIONS(), OPTIONS("--load", "1h"));
         peer_status(&front.msd.control, &status);
         ck_assert_double_lt(status.eta, 0);
         daemon_stop(&front.msd);
@@ -279,10 +259,10 @@ START_TEST(over_time) {
         struct peer_status status;
 
         snprintf(once, sizeof(once), "%s/once", front.directory);
-        start_with(&with, OPTIONS(), OPTIONS("--load", "1s", "--once", once, "--again", "1h"));
+        front_start_server(&front, &with, OPTIONS(), OPTIONS("--load", "1s", "--once", once, "--again", "1h"));
         daemon_wait_ready(&front.msd);
         daemon_stop(&front.msd);
-        start_with(&with, OPTIONS(), OPTIONS("--load", "1s", "--once", once, "--again", "1h"));
+        front_start_server(&front, &with, OPTIONS(), OPTIONS("--load", "1s", "--once", once, "--again", "1h"));
         wait_until(has_no_eta, 0, &status);
         ck_assert_double_le(status.progress, 0.99);
         daemon_stop(&front.msd);
@@ -302,11 +282,11 @@ START_TEST(a_back_off) {
         ck_assert_ptr_nonnull(file);
         fclose(file);
         /* A load that succeeds, in its time; then the same command fails first. */
-        start_with(&with, OPTIONS(), of_server);
+        front_start_server(&front, &with, OPTIONS(), of_server);
         daemon_wait_ready(&front.msd);
         daemon_stop(&front.msd);
         ck_assert_int_eq(remove(once), 0);
-        start_with(&with, OPTIONS("--load-attempts", "9"), of_server);
+        front_start_server(&front, &with, OPTIONS("--load-attempts", "9"), of_server);
         wait_until(is_attempt, 2, &status);
         ck_assert_double_ge(status.eta, 15);
         daemon_stop(&front.msd);
@@ -350,7 +330,7 @@ END_TEST
 START_TEST(a_bar_and_lines) {
         const struct process_setup terminal = { .terminal = true };
 
-        start_with(&terminal, OPTIONS("--model", "llama"),
+        front_start_server(&front, &terminal, OPTIONS("--model", "llama"),
                    OPTIONS("--notify", "--load-by", "status", "--load", "2s", "--line", "upstream: so it is"));
         process_wait_errors(&front.msd.process, "] Loading llama: Reading weights: ");
         daemon_wait_ready(&front.msd);
@@ -363,7 +343,7 @@ END_TEST
 START_TEST(it_costs_nothing) {
         uint64_t before, switches;
 
-        start_with(NULL, OPTIONS("--model", "llama"), OPTIONS("--load", "300ms"));
+        front_start_server(&front, NULL, OPTIONS("--model", "llama"), OPTIONS("--load", "300ms"));
         daemon_wait_ready(&front.msd);
         process_wait_rest(&front.msd.process);
         before = process_switches(&front.msd.process);

@@ -17,17 +17,15 @@
 #include "common/util.h"
 #include "tests/support/clock.h"
 #include "tests/support/daemon.h"
+#include "tests/support/served.h"
 
 static struct daemon msd;
-static char directory[SUITE_PATH_MAX], url[SUITE_PATH_MAX + 32], upstream_socket[SUITE_PATH_MAX + 16], server[512];
+static char directory[SUITE_PATH_MAX], url[SUITE_PATH_MAX + 32], upstream_socket[SUITE_PATH_MAX + 16];
 
 static void setup(void) {
-        const char *build = getenv("BUILD");
-
         suite_directory(directory);
         snprintf(upstream_socket, sizeof(upstream_socket), "%s/up.sock", directory);
         snprintf(url, sizeof(url), "unix:%s", upstream_socket);
-        snprintf(server, sizeof(server), "%s/tests/upstream/server", build ? build : "build");
 }
 
 static void teardown(void) {
@@ -36,7 +34,7 @@ static void teardown(void) {
 
 /* A real model; its process does not end by itself, and has one of its own. */
 static void start_server(void) {
-        daemon_start(&msd, "--upstream", url, "--stop-timeout", "1s", "--", server, "--socket", upstream_socket, "--ignore-term",
+        daemon_start(&msd, "--upstream", url, "--stop-timeout", "1s", "--", served_program(), "--socket", upstream_socket, "--ignore-term",
                      "--spawn", "--think", "1h", NULL);
         daemon_wait_ready(&msd);
 }
@@ -150,7 +148,7 @@ static pid_t start_in_terminal(const char *socket, int *terminal) {
         ck_assert_int_ge(pid, 0);
         if (pid == 0) {
                 (void)close_range(3, UINT32_MAX, 0);
-                execl(suite_msd(), "msd", "--socket", socket, "--upstream", url, "--stop-timeout", "1s", "--", server, "--socket",
+                execl(suite_msd(), "msd", "--socket", socket, "--upstream", url, "--stop-timeout", "1s", "--", served_program(), "--socket",
                       upstream_socket, "--ignore-term", NULL);
                 _exit(127);
         }

@@ -10,21 +10,18 @@
 #include "common/util.h"
 #include "tests/support/clock.h"
 #include "tests/support/daemon.h"
+#include "tests/support/served.h"
 
 #define INNOCENT 12
 
 static struct daemon msd;
 static char directory[SUITE_PATH_MAX];
 static char url[SUITE_PATH_MAX + 32], upstream_socket[SUITE_PATH_MAX + 16];
-static char server[512];
 
 static void setup(void) {
-        const char *build = getenv("BUILD");
-
         suite_directory(directory);
         snprintf(upstream_socket, sizeof(upstream_socket), "%s/up.sock", directory);
         snprintf(url, sizeof(url), "unix:%s", upstream_socket);
-        snprintf(server, sizeof(server), "%s/tests/upstream/server", build ? build : "build");
 }
 
 static void teardown(void) {
@@ -33,13 +30,9 @@ static void teardown(void) {
 
 /* Loads are counted against the model: a life that requests ended is none of them. */
 static void start(void) {
-        daemon_start(&msd, "--upstream", url, "--threads", "2", "--load-attempts", "1", "--", server, "--socket", upstream_socket,
+        daemon_start(&msd, "--upstream", url, "--threads", "2", "--load-attempts", "1", "--", served_program(), "--socket", upstream_socket,
                      "--think", "300ms", NULL);
         daemon_wait_ready(&msd);
-}
-
-static void ask(struct peer *peer, const char *id, const char *prompt) {
-        peer_send(peer, "REQUEST %s %zu\n%s\n", id, strlen(prompt), prompt);
 }
 
 static bool has_suspects(const struct peer_status *status, uint64_t number) {
@@ -67,15 +60,15 @@ START_TEST(found) {
                 peer_connect(&peers[i], msd.socket);
         for (unsigned i = 0; i < INNOCENT; i++) {
                 snprintf(id, sizeof(id), "%u", i);
-                ask(&peers[i % 2], id, "hi");
+                served_ask(&peers[i % 2], "REQUEST", id, "hi");
         }
         peer_status_until(&msd.control, &status, peer_status_is_processing, INNOCENT, "they are in flight");
-        ask(&peers[0], "guilty", crashes[_i].prompt);
+        served_ask(&peers[0], "REQUEST", "guilty", crashes[_i].prompt);
         peer_status_until(&msd.control, &status, has_suspects, 1, "there are suspects");
         ck_assert_uint_le(status.processing, 1);
         /* New requests wait meanwhile. */
         snprintf(id, sizeof(id), "%u", INNOCENT);
-        ask(&peers[1], id, "hi");
+        served_ask(&peers[1], "REQUEST", id, "hi");
 
         for (unsigned i = 0; i < INNOCENT + 2; i++) {
                 struct peer *peer = &peers[i < INNOCENT / 2 + 1 ? 0 : 1];
@@ -101,7 +94,7 @@ START_TEST(found) {
 
         /* And it goes on as before. */
         for (unsigned i = 0; i < 4; i++)
-                ask(&peers[0], "again", "hi");
+                served_ask(&peers[0], "REQUEST", "again", "hi");
         peer_status_until(&msd.control, &status, peer_status_is_processing, 4, "they go together again");
         for (unsigned i = 0; i < 4; i++)
                 peer_expect(&peers[0], "again", "echo hi");
@@ -121,7 +114,7 @@ START_TEST(many_guilty) {
         start();
         for (unsigned i = 0; i < 6; i++) {
                 snprintf(id, sizeof(id), "%u", i);
-                ask(&msd.control, id, i % 2 == 0 ? "hi" : "die");
+                served_ask(&msd.control, "REQUEST", id, i % 2 == 0 ? "hi" : "die");
         }
         for (unsigned i = 0; i < 6; i++) {
                 ck_assert(peer_next(&msd.control, &reply));

@@ -14,27 +14,22 @@
 #include "common/util.h"
 #include "tests/support/clock.h"
 #include "tests/support/daemon.h"
+#include "tests/support/served.h"
 
 static struct daemon msd;
 static char directory[SUITE_PATH_MAX];
 static char url[SUITE_PATH_MAX + 32], upstream_socket[SUITE_PATH_MAX + 16], once[SUITE_PATH_MAX + 16];
-static char server[512];
 
 static void setup(void) {
-        const char *build = getenv("BUILD");
-
         suite_directory(directory);
         snprintf(upstream_socket, sizeof(upstream_socket), "%s/up.sock", directory);
         snprintf(url, sizeof(url), "unix:%s", upstream_socket);
         snprintf(once, sizeof(once), "%s/once", directory);
-        snprintf(server, sizeof(server), "%s/tests/upstream/server", build ? build : "build");
 }
 
 static void teardown(void) {
         suite_remove(directory);
 }
-
-#define OPTIONS(...) ((const char *const[]){ __VA_ARGS__ __VA_OPT__(,) NULL })
 
 /* Appends to the arguments that are there, up to NULL. */
 static void append(const char *all[static 40], const char *const *more) {
@@ -57,7 +52,7 @@ static void start(const char *const *options, const char *script, const char *co
         const char *all[40] = { "--upstream", url };
 
         append(all, options);
-        append(all, OPTIONS("--", "sh", "-c", script, "sh", server, "--socket", upstream_socket));
+        append(all, OPTIONS("--", "sh", "-c", script, "sh", served_program(), "--socket", upstream_socket));
         append(all, of_server);
         daemon_start_with(&msd, NULL, all);
 }
@@ -230,7 +225,7 @@ END_TEST
 
 /* What an msd that was killed has left is stopped by the next one: a process in a session of its own too. */
 START_TEST(left_by_a_killed_msd) {
-        const char *all[40] = { "--socket", msd.socket, "--upstream", url, "--", server, "--socket", upstream_socket };
+        const char *all[40] = { "--socket", msd.socket, "--upstream", url, "--", served_program(), "--socket", upstream_socket };
         struct daemon next;
         pid_t pid;
 
@@ -281,7 +276,7 @@ START_TEST(one_path_twice) {
                 process_start(&processes[i], "/usr/bin/env",
                               OPTIONS("env", "unshare", "--mount", "sh", "-c", "mount -t tmpfs none \"$0\" && exec \"$@\"", directory,
                                       suite_msd(), "--socket", path, "--upstream", url, "--", "sh", "-c", "echo server $$; exec \"$@\"",
-                                      "sh", server, "--socket", upstream_socket),
+                                      "sh", served_program(), "--socket", upstream_socket),
                               NULL);
                 process_wait_output(&processes[i], "Model ready!\n");
                 pids[i] = wait_pid(&processes[i], "server", 1);
@@ -311,7 +306,7 @@ START_TEST(descriptors) {
         process_start(&process, "/usr/bin/env",
                       OPTIONS("env", "sh", "-c", "ulimit -Sn 300 && ulimit -Hn 400 && exec \"$@\"", "sh", suite_msd(), "--socket", path,
                               "--upstream", url, "--", "sh", "-c", "echo limits $(ulimit -Sn) $(ulimit -Hn); exec \"$@\"", "sh",
-                              server, "--socket", upstream_socket),
+                              served_program(), "--socket", upstream_socket),
                       NULL);
         process_wait_output(&process, "Model ready!\n");
         ck_assert_ptr_nonnull(strstr(process.output.data, "limits 300 400\n"));
@@ -393,7 +388,7 @@ START_TEST(process_1) {
         process_start(&process, "/usr/bin/env",
                       OPTIONS("env", "unshare", "--pid", "--fork", "--kill-child", "--mount-proc", suite_msd(), "--socket", path, "--upstream",
                               url, "--", "sh", "-c",
-                              "for i in 1 2 3 4 5; do (sleep 0.$i &); done; (setsid sleep 4711 &); exec \"$@\"", "sh", server, "--socket",
+                              "for i in 1 2 3 4 5; do (sleep 0.$i &); done; (setsid sleep 4711 &); exec \"$@\"", "sh", served_program(), "--socket",
                               upstream_socket),
                       NULL);
         process_wait_output(&process, "Model ready!\n");
@@ -456,7 +451,7 @@ START_TEST(held) {
         suite_directory(msd.directory);
         ck_assert_int_eq(chmod(msd.directory, 0777), 0);
         snprintf(path, sizeof(path), "%s/msd.sock", msd.directory);
-        append(all, OPTIONS("--socket", path, "--", "sh", "-c", script, "sh", server, "--socket", upstream_socket));
+        append(all, OPTIONS("--socket", path, "--", "sh", "-c", script, "sh", served_program(), "--socket", upstream_socket));
         daemon_start_at(&msd, suite_msd(), path, &nobody, all);
         daemon_wait_ready(&msd);
         left = wait_pid(&msd.process, "left", 1);

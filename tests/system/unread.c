@@ -16,13 +16,14 @@
 #include "common/util.h"
 #include "tests/support/clock.h"
 #include "tests/support/daemon.h"
+#include "tests/support/served.h"
 
 /* Makes the FIFOs of its two arguments its standard output and standard error, and goes on as msd with the rest. */
 #define SCRIPT "out=$1 err=$2; shift 2; exec \"$@\" >\"$out\" 2>\"$err\""
 
 static char directory[SUITE_PATH_MAX];
 static char out_path[SUITE_PATH_MAX + 16], err_path[SUITE_PATH_MAX + 16], socket_path[SUITE_PATH_MAX + 16];
-static char url[SUITE_PATH_MAX + 32], upstream_socket[SUITE_PATH_MAX + 16], server[512];
+static char url[SUITE_PATH_MAX + 32], upstream_socket[SUITE_PATH_MAX + 16];
 static int out, err;
 static struct daemon msd;
 
@@ -43,15 +44,12 @@ static int make_full(const char *path) {
 }
 
 static void setup(void) {
-        const char *build = getenv("BUILD");
-
         suite_directory(directory);
         snprintf(out_path, sizeof(out_path), "%s/out", directory);
         snprintf(err_path, sizeof(err_path), "%s/err", directory);
         snprintf(socket_path, sizeof(socket_path), "%s/msd.sock", directory);
         snprintf(upstream_socket, sizeof(upstream_socket), "%s/up.sock", directory);
         snprintf(url, sizeof(url), "unix:%s", upstream_socket);
-        snprintf(server, sizeof(server), "%s/tests/upstream/server", build ? build : "build");
         out = make_full(out_path);
         err = make_full(err_path);
         msd = (struct daemon){ 0 };
@@ -62,8 +60,6 @@ static void teardown(void) {
         close(err);
         suite_remove(directory);
 }
-
-#define OPTIONS(...) ((const char *const[]){ __VA_ARGS__, NULL })
 
 static void start(const char *const *options) {
         const char *all[32] = { "-c", SCRIPT, "sh", out_path, err_path, suite_msd(), "--socket", socket_path };
@@ -108,7 +104,7 @@ START_TEST(a_model_that_says_much) {
         char *text;
 
         start(OPTIONS("--upstream", url, "--", "/bin/sh", "-c",
-                      "yes 'A line of the model, of which there are many' | head -n 200000 >&2; exec \"$@\"", "sh", server, "--socket",
+                      "yes 'A line of the model, of which there are many' | head -n 200000 >&2; exec \"$@\"", "sh", served_program(), "--socket",
                       upstream_socket, "--load", "100ms"));
         peer_send(&msd.control, "WAIT\n");
         peer_expect(&msd.control, "-", PROTOCOL_READY);

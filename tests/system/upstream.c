@@ -17,69 +17,25 @@
 #include "tests/support/daemon.h"
 #include "tests/support/manager.h"
 #include "tests/support/port.h"
+#include "tests/support/served.h"
 
 static struct daemon msd;
 static char directory[SUITE_PATH_MAX];
 static char url[SUITE_PATH_MAX + 32], upstream_socket[SUITE_PATH_MAX + 16], once[SUITE_PATH_MAX + 16];
-static char server[512];
 
 static void setup(void) {
-        const char *build = getenv("BUILD");
-
         suite_directory(directory);
         snprintf(upstream_socket, sizeof(upstream_socket), "%s/up.sock", directory);
         snprintf(url, sizeof(url), "unix:%s", upstream_socket);
         snprintf(once, sizeof(once), "%s/once", directory);
-        snprintf(server, sizeof(server), "%s/tests/upstream/server", build ? build : "build");
 }
 
 static void teardown(void) {
         suite_remove(directory);
 }
 
-/* msd with these options up to NULL, and behind them the server's up to NULL; without any of those it is not started. */
-static void start_with(const struct process_setup *with, const char *const *options, const char *const *of_server) {
-        const char *all[32] = { "--upstream", url };
-        size_t n = 2;
-
-        for (; *options; options++)
-                all[n++] = *options;
-        if (of_server) {
-                all[n++] = "--";
-                all[n++] = server;
-                all[n++] = "--socket";
-                all[n++] = upstream_socket;
-                for (; *of_server; of_server++)
-                        all[n++] = *of_server;
-        }
-        ck_assert_uint_lt(n, ARRAY_SIZE(all));
-        daemon_start_with(&msd, with, all);
-}
-
-#define OPTIONS(...) ((const char *const[]){ __VA_ARGS__ __VA_OPT__(,) NULL })
-
 static void start(const char *const *options, const char *const *of_server) {
-        start_with(NULL, options, of_server);
-}
-
-static void ask(struct peer *peer, const char *verb, const char *id, const char *prompt) {
-        peer_send(peer, "%s %s %zu\n%s\n", verb, id, strlen(prompt), prompt);
-}
-
-/* The first process that this one has started, or 0. */
-static pid_t child_of(pid_t parent) {
-        char path[64];
-        FILE *file;
-        int child = 0;
-
-        snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)parent, (int)parent);
-        file = fopen(path, "re");
-        if (file) {
-                if (fscanf(file, "%d", &child) != 1)
-                        child = 0;
-                fclose(file);
-        }
-        return child;
+        served_start(&msd, NULL, url, options, of_server);
 }
 
 /* Waits until a process that is not ours is gone. */
@@ -99,7 +55,7 @@ START_TEST(ready_by_probe) {
         start(OPTIONS(), OPTIONS("--load", "500ms"));
         peer_status(&msd.control, &status);
         ck_assert_str_eq(status.status, "loading");
-        ask(&msd.control, "REQUEST", "1", "hello");
+        served_ask(&msd.control, "REQUEST", "1", "hello");
         peer_expect(&msd.control, "1", "echo hello");
         peer_status(&msd.control, &status);
         /* The name is what the server calls it. */
@@ -115,8 +71,8 @@ START_TEST(ready_by_notification) {
         struct manager manager;
 
         manager_init(&manager);
-        start_with(&manager.setup, OPTIONS("--model", "mine"), OPTIONS("--notify", "--never-healthy", "--load", "700ms"));
-        ask(&msd.control, "REQUEST", "1", "hello");
+        served_start(&msd, &manager.setup, url, OPTIONS("--model", "mine"), OPTIONS("--notify", "--never-healthy", "--load", "700ms"));
+        served_ask(&msd.control, "REQUEST", "1", "hello");
         manager_wait_begin(&manager, "STATUS=Loading mine: half way");
         manager_wait(&manager, "EXTEND_TIMEOUT_USEC=7000000000");
         ck_assert(!manager_has(&manager, "READY=1"));
@@ -131,7 +87,7 @@ END_TEST
 START_TEST(ready_by_line) {
         start(OPTIONS("--ready-line", "^listening on .*sock$"),
               OPTIONS("--never-healthy", "--load", "300ms", "--line", "listening on unix:///x.sock"));
-        ask(&msd.control, "REQUEST", "1", "hello");
+        served_ask(&msd.control, "REQUEST", "1", "hello");
         peer_expect(&msd.control, "1", "echo hello");
         process_wait_output(&msd.process, "listening on unix:///x.sock\n");
         daemon_stop(&msd);
@@ -143,7 +99,7 @@ START_TEST(ready_by_warmup) {
         struct peer_status status;
 
         start(OPTIONS("--warmup", "are you there"), OPTIONS("--eager", "--load", "700ms"));
-        ask(&msd.control, "REQUEST", "1", "hello");
+        served_ask(&msd.control, "REQUEST", "1", "hello");
         peer_expect(&msd.control, "1", "echo hello");
         peer_status(&msd.control, &status);
         ck_assert(status.load >= 0.7);
@@ -163,9 +119,9 @@ START_TEST(over_tcp) {
         }
         snprintf(port, sizeof(port), "%u", number);
         snprintf(address, sizeof(address), "http://127.0.0.1:%s", port);
-        process_start(&process, server, OPTIONS("server", "--port", port, "--load", "300ms"), NULL);
+        process_start(&process, served_program(), OPTIONS("server", "--port", port, "--load", "300ms"), NULL);
         daemon_start(&msd, "--upstream", address, NULL);
-        ask(&msd.control, "REQUEST", "1", "hello");
+        served_ask(&msd.control, "REQUEST", "1", "hello");
         peer_expect(&msd.control, "1", "echo hello");
         daemon_stop(&msd);
         /* What msd has not started it does not stop. */
@@ -178,7 +134,7 @@ END_TEST
 /* Why, with its last words; and those that wait hear it. */
 START_TEST(load_fails) {
         start(OPTIONS("--load-attempts", "1", "--on-load-failure", "stay"), OPTIONS("--load", "200ms", "--exit", "3"));
-        ask(&msd.control, "REQUEST", "1", "hello");
+        served_ask(&msd.control, "REQUEST", "1", "hello");
         peer_expect_error(&msd.control, "1", "load-failed",
                           "server: It exited with status 3: upstream: no such weights");
         daemon_stop(&msd);
@@ -187,7 +143,7 @@ END_TEST
 
 START_TEST(no_such_program) {
         daemon_start(&msd, "--upstream", url, "--load-attempts", "1", "--on-load-failure", "stay", "--", "/no/such/program", NULL);
-        ask(&msd.control, "REQUEST", "1", "hello");
+        served_ask(&msd.control, "REQUEST", "1", "hello");
         peer_expect_error(&msd.control, "1", "load-failed", "Cannot start /no/such/program: No such file or directory");
         daemon_stop(&msd);
 }
@@ -200,8 +156,8 @@ START_TEST(stuck) {
               OPTIONS("--stuck"));
         /* That it answers at all is progress: it is stopped, so that it does not. */
         process_wait_output(&msd.process, "upstream: loading\n");
-        ck_assert_int_eq(kill(child_of(msd.process.pid), SIGSTOP), 0);
-        ask(&msd.control, "REQUEST", "1", "hello");
+        ck_assert_int_eq(kill(served_child_of(msd.process.pid), SIGSTOP), 0);
+        served_ask(&msd.control, "REQUEST", "1", "hello");
         ck_assert(peer_next(&msd.control, &reply));
         ck_assert_str_eq(reply.code, "load-failed");
         ck_assert_msg(strstr(reply.body, "The load made no progress for 500ms"), "%s", reply.body);
@@ -212,7 +168,7 @@ END_TEST
 /* The deadline follows progress: a slow load is not a stuck one. */
 START_TEST(slow) {
         start(OPTIONS("--load-attempts", "1", "--stall-timeout", "1500ms"), OPTIONS("--load", "4s"));
-        ask(&msd.control, "REQUEST", "1", "hello");
+        served_ask(&msd.control, "REQUEST", "1", "hello");
         peer_expect(&msd.control, "1", "echo hello");
         daemon_stop(&msd);
 }
@@ -231,7 +187,7 @@ START_TEST(killed_while_loading) {
         text_deinit(&sent);
         peer_status_until(&msd.control, &status, peer_status_is_waiting, ARRAY_SIZE(seen), "they wait");
         process_wait_output(&msd.process, "upstream: loading\n");
-        ck_assert_int_eq(kill(child_of(msd.process.pid), SIGKILL), 0);
+        ck_assert_int_eq(kill(served_child_of(msd.process.pid), SIGKILL), 0);
         for (unsigned i = 0; i < ARRAY_SIZE(seen); i++) {
                 struct peer_reply reply;
 
@@ -257,17 +213,17 @@ START_TEST(killed_while_ready) {
         start(OPTIONS(), OPTIONS("--think", "500ms"));
         daemon_wait_ready(&msd);
         peer_connect(&stream, msd.socket);
-        ask(&stream, "STREAM", "s", "0123456789");
+        served_ask(&stream, "STREAM", "s", "0123456789");
         ck_assert(peer_next(&stream, &reply));
         ck_assert_int_eq(reply.type, PROTOCOL_PART);
         for (unsigned i = 0; i < 200; i++) {
                 char id[16];
 
                 snprintf(id, sizeof(id), "%u", i);
-                ask(&msd.control, "REQUEST", id, "hi");
+                served_ask(&msd.control, "REQUEST", id, "hi");
         }
         peer_status_until(&msd.control, &status, peer_status_is_processing, 201, "they are in flight");
-        ck_assert_int_eq(kill(child_of(msd.process.pid), SIGKILL), 0);
+        ck_assert_int_eq(kill(served_child_of(msd.process.pid), SIGKILL), 0);
         for (unsigned i = 0; i < 200; i++) {
                 ck_assert(peer_next(&msd.control, &reply));
                 ck_assert_msg(reply.type == PROTOCOL_OK, "%s %s %s", reply.id, reply.code, reply.body);
@@ -296,18 +252,18 @@ START_TEST(found_lost_and_found) {
         struct peer_status status;
 
         start(OPTIONS(), NULL);
-        ask(&msd.control, "REQUEST", "1", "hello");
+        served_ask(&msd.control, "REQUEST", "1", "hello");
         peer_status_until(&msd.control, &status, peer_status_is_waiting, 1, "it waits");
-        process_start(&process, server, OPTIONS("server", "--socket", upstream_socket), NULL);
+        process_start(&process, served_program(), OPTIONS("server", "--socket", upstream_socket), NULL);
         peer_expect(&msd.control, "1", "echo hello");
         process_signal(&process, SIGKILL);
         (void)process_wait(&process);
         process_free(&process);
-        ask(&msd.control, "REQUEST", "2", "again");
+        served_ask(&msd.control, "REQUEST", "2", "again");
         /* Not before it was found lost: one that answers again in time is none. */
         peer_status_until(&msd.control, &status, is_generation, 2, "it waits for the next one");
         ck_assert_int_eq(unlink(upstream_socket), 0);
-        process_start(&process, server, OPTIONS("server", "--socket", upstream_socket), NULL);
+        process_start(&process, served_program(), OPTIONS("server", "--socket", upstream_socket), NULL);
         peer_expect(&msd.control, "2", "echo again");
         peer_status(&msd.control, &status);
         ck_assert_uint_eq(status.generation, 2);
@@ -333,11 +289,11 @@ START_TEST(lost_twice) {
         struct peer peer;
 
         manager_init(&manager);
-        process_start(&model, server, OPTIONS("server", "--socket", upstream_socket, "--think", "1h"), NULL);
+        process_start(&model, served_program(), OPTIONS("server", "--socket", upstream_socket, "--think", "1h"), NULL);
         manager_start(&manager, &process, arguments);
         manager_wait(&manager, "READY=1");
         peer_connect(&peer, manager.socket);
-        ask(&peer, "REQUEST", "1", "hello");
+        served_ask(&peer, "REQUEST", "1", "hello");
         peer_connect(&msd.control, manager.socket);
         peer_status_until(&msd.control, &status, peer_status_is_processing, 1, "it is in flight");
         process_signal(&model, SIGKILL);
@@ -353,7 +309,7 @@ START_TEST(lost_twice) {
         process_free(&process);
 
         ck_assert_int_eq(unlink(upstream_socket), 0);
-        process_start(&model, server, OPTIONS("server", "--socket", upstream_socket), NULL);
+        process_start(&model, served_program(), OPTIONS("server", "--socket", upstream_socket), NULL);
         manager_start(&manager, &process, arguments);
         peer_expect(&peer, "1", "echo hello");
         process_signal(&process, SIGTERM);
@@ -368,9 +324,9 @@ END_TEST
 
 /* The same of many, on connections of several workers that hear of it in any order: each is answered once. */
 START_TEST(lost_and_parked) {
-        const char *const first[] = { "--upstream", url, "--model", "echo", "--threads", "4", "--", server, "--socket",
+        const char *const first[] = { "--upstream", url, "--model", "echo", "--threads", "4", "--", served_program(), "--socket",
                                       upstream_socket, "--once", once, "--again", "1h", "--think", "1h", NULL };
-        const char *const next[] = { "--upstream", url, "--model", "echo", "--", server, "--socket", upstream_socket, NULL };
+        const char *const next[] = { "--upstream", url, "--model", "echo", "--", served_program(), "--socket", upstream_socket, NULL };
         struct process process = PROCESS_NULL;
         struct manager manager;
         struct peer_status status;
@@ -386,11 +342,11 @@ START_TEST(lost_and_parked) {
                         char id[16];
 
                         snprintf(id, sizeof(id), "%u", j);
-                        ask(&peers[i], "REQUEST", id, "hi");
+                        served_ask(&peers[i], "REQUEST", id, "hi");
                 }
         }
         peer_status_until(&msd.control, &status, peer_status_is_processing, 400, "they are in flight");
-        ck_assert_int_eq(kill(child_of(process.pid), SIGKILL), 0);
+        ck_assert_int_eq(kill(served_child_of(process.pid), SIGKILL), 0);
         peer_status_until(&msd.control, &status, peer_status_is_waiting, 400, "they wait again");
         do
                 peer_status(&msd.control, &status);
@@ -435,10 +391,10 @@ START_TEST(stops) {
 
         start(OPTIONS(), OPTIONS("--think", "1s", "--spawn"));
         daemon_wait_ready(&msd);
-        child = child_of(msd.process.pid);
-        grandchild = child_of(child);
+        child = served_child_of(msd.process.pid);
+        grandchild = served_child_of(child);
         ck_assert_int_gt(grandchild, 0);
-        ask(&msd.control, "REQUEST", "1", "hello");
+        served_ask(&msd.control, "REQUEST", "1", "hello");
         peer_status_until(&msd.control, &status, peer_status_is_processing, 1, "it is in flight");
         process_signal(&msd.process, SIGTERM);
         peer_expect(&msd.control, "1", "echo hello");
@@ -457,7 +413,7 @@ START_TEST(stops_the_deaf) {
 
         start(OPTIONS("--stop-timeout", "1s"), OPTIONS("--ignore-term"));
         daemon_wait_ready(&msd);
-        child = child_of(msd.process.pid);
+        child = served_child_of(msd.process.pid);
         began = clock_now();
         daemon_stop(&msd);
         ck_assert_uint_ge(clock_now() - began, NSEC_PER_SEC);
@@ -472,8 +428,8 @@ START_TEST(daemon_killed) {
 
         start(OPTIONS(), OPTIONS("--spawn"));
         daemon_wait_ready(&msd);
-        child = child_of(msd.process.pid);
-        grandchild = child_of(child);
+        child = served_child_of(msd.process.pid);
+        grandchild = served_child_of(child);
         process_signal(&msd.process, SIGKILL);
         (void)process_wait(&msd.process);
         wait_gone(child);
@@ -485,8 +441,8 @@ START_TEST(daemon_killed) {
         ck_assert_int_eq(access(upstream_socket, F_OK), 0);
         snprintf(next.directory, sizeof(next.directory), "%s", msd.directory);
         daemon_start_at(&next, suite_msd(), msd.socket, NULL,
-                        OPTIONS("--socket", msd.socket, "--upstream", url, "--", server, "--socket", upstream_socket));
-        ask(&next.control, "REQUEST", "1", "hello");
+                        OPTIONS("--socket", msd.socket, "--upstream", url, "--", served_program(), "--socket", upstream_socket));
+        served_ask(&next.control, "REQUEST", "1", "hello");
         peer_expect(&next.control, "1", "echo hello");
         wait_gone(grandchild);
         daemon_stop(&next);
@@ -504,7 +460,7 @@ START_TEST(left_listening) {
 
         start(OPTIONS(), OPTIONS());
         daemon_wait_ready(&msd);
-        snprintf(path, sizeof(path), "/proc/%d/environ", (int)child_of(msd.process.pid));
+        snprintf(path, sizeof(path), "/proc/%d/environ", (int)served_child_of(msd.process.pid));
         file = fopen(path, "re");
         ck_assert_ptr_nonnull(file);
         n = fread(environment, 1, sizeof(environment) - 1, file);
@@ -520,15 +476,15 @@ START_TEST(left_listening) {
         process_free(&msd.process);
 
         ck_assert_int_eq(unlink(upstream_socket), 0);
-        process_start(&left, server, OPTIONS("server", "--socket", upstream_socket, "--load", "1h"),
+        process_start(&left, served_program(), OPTIONS("server", "--socket", upstream_socket, "--load", "1h"),
                       &(struct process_setup){ .environment = OPTIONS(owner) });
         process_wait_output(&left, "upstream: loading\n");
 
         snprintf(next.directory, sizeof(next.directory), "%s", msd.directory);
         daemon_start_at(&next, suite_msd(), msd.socket, NULL,
-                        OPTIONS("--socket", msd.socket, "--load-attempts", "1", "--upstream", url, "--", server, "--socket",
+                        OPTIONS("--socket", msd.socket, "--load-attempts", "1", "--upstream", url, "--", served_program(), "--socket",
                                 upstream_socket));
-        ask(&next.control, "REQUEST", "1", "hello");
+        served_ask(&next.control, "REQUEST", "1", "hello");
         peer_expect(&next.control, "1", "echo hello");
         ck_assert_int_eq(process_wait(&left), 128 + SIGTERM);
         process_free(&left);
@@ -553,8 +509,8 @@ START_TEST(one_place) {
 
                 peer_connect(&peers[i], msd.socket);
                 snprintf(id, sizeof(id), "%u", i);
-                ask(&peers[i], "REQUEST", id, "hi");
-                ask(&peers[i], "REQUEST", "more", "hi");
+                served_ask(&peers[i], "REQUEST", id, "hi");
+                served_ask(&peers[i], "REQUEST", "more", "hi");
         }
         peer_status_until(&msd.control, &status, is_one_in_flight, 10, "one is in flight, and some wait");
         /* One whose client goes makes room too. */
@@ -581,12 +537,12 @@ START_TEST(requests) {
 
         start(OPTIONS("--model", "mine", "--max-tokens", "7", "--completion-options", "{\"temperature\":0,\"prompt\":\"no\"}"),
               OPTIONS());
-        ask(&msd.control, "REQUEST", "1", "body");
+        served_ask(&msd.control, "REQUEST", "1", "body");
         peer_expect(&msd.control, "1",
                     "{\"max_tokens\":7,\"model\":\"mine\",\"prompt\":\"body\",\"stream\":false,\"temperature\":0}");
-        ask(&msd.control, "REQUEST", "2", "a \"quoted\"\nline \xc3\xa9");
+        served_ask(&msd.control, "REQUEST", "2", "a \"quoted\"\nline \xc3\xa9");
         peer_expect(&msd.control, "2", "echo a \"quoted\"\nline \xc3\xa9");
-        ask(&msd.control, "STREAM", "3", "parts");
+        served_ask(&msd.control, "STREAM", "3", "parts");
         while (peer_next(&msd.control, &reply) && reply.type == PROTOCOL_PART) {
                 memcpy(text + n, reply.body, reply.len);
                 n += reply.len;
@@ -598,20 +554,20 @@ START_TEST(requests) {
 
         peer_send(&msd.control, "REQUEST 4\n");
         peer_expect_error(&msd.control, "4", "bad-request", "This model needs a prompt");
-        ask(&msd.control, "REQUEST", "5", "\xff\xfe");
+        served_ask(&msd.control, "REQUEST", "5", "\xff\xfe");
         peer_expect_error(&msd.control, "5", "inference-failed", "The prompt is not UTF-8");
-        ask(&msd.control, "REQUEST", "6", "status 400");
+        served_ask(&msd.control, "REQUEST", "6", "status 400");
         peer_expect_error(&msd.control, "6", "inference-failed", "As you like it");
-        ask(&msd.control, "STREAM", "7", "status 500");
+        served_ask(&msd.control, "STREAM", "7", "status 500");
         peer_expect_error(&msd.control, "7", "inference-failed", "As you like it");
-        ask(&msd.control, "REQUEST", "8", "garbage");
+        served_ask(&msd.control, "REQUEST", "8", "garbage");
         peer_expect_error(&msd.control, "8", "inference-failed", "The model server's answer is no completion");
         /* It is sent once more, for it was perhaps the server's end. */
-        ask(&msd.control, "REQUEST", "9", "cut");
+        served_ask(&msd.control, "REQUEST", "9", "cut");
         peer_expect_error(&msd.control, "9", "inference-failed", NULL);
-        ask(&msd.control, "REQUEST", "10", "status 503");
+        served_ask(&msd.control, "REQUEST", "10", "status 503");
         peer_expect_error(&msd.control, "10", "inference-failed", "As you like it");
-        ask(&msd.control, "STREAM", "11", "cutstream");
+        served_ask(&msd.control, "STREAM", "11", "cutstream");
         do
                 ck_assert(peer_next(&msd.control, &reply));
         while (reply.type == PROTOCOL_PART);
@@ -626,9 +582,9 @@ START_TEST(hangs) {
 
         start(OPTIONS("--request-timeout", "500ms", "--max-inflight", "1"), OPTIONS());
         daemon_wait_ready(&msd);
-        ask(&msd.control, "REQUEST", "1", "hang");
+        served_ask(&msd.control, "REQUEST", "1", "hang");
         peer_expect_error(&msd.control, "1", "timed-out", NULL);
-        ask(&msd.control, "REQUEST", "2", "hello");
+        served_ask(&msd.control, "REQUEST", "2", "hello");
         peer_expect(&msd.control, "2", "echo hello");
         peer_status(&msd.control, &status);
         ck_assert_uint_eq(status.processing, 0);
@@ -645,7 +601,7 @@ START_TEST(cancelled) {
         start(OPTIONS(), OPTIONS("--think", "100ms"));
         daemon_wait_ready(&msd);
         peer_connect(&peer, msd.socket);
-        ask(&peer, "STREAM", "1", "a long story of which nobody hears the end, for the client has gone before that");
+        served_ask(&peer, "STREAM", "1", "a long story of which nobody hears the end, for the client has gone before that");
         ck_assert(peer_next(&peer, &reply));
         ck_assert_int_eq(reply.type, PROTOCOL_PART);
         peer_close(&peer);

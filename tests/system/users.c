@@ -489,13 +489,12 @@ END_TEST
 /* The same with the socket of a model that msd starts: who listens there is not asked, and not robbed. */
 START_TEST(in_the_way_of_the_model) {
         const char *path = front_path(front.upstream);
-        char server[512], said[64];
+        char said[64];
         uint64_t deadline;
         int fd;
 
-        snprintf(server, sizeof(server), "%s/tests/upstream/server", getenv("BUILD") ?: "build");
         fd = listen_at(path, false);
-        front_start(&front, OPTIONS("--load-attempts", "1", "--on-load-failure", "stay", "--upstream", front.upstream, "--", server,
+        front_start(&front, OPTIONS("--load-attempts", "1", "--on-load-failure", "stay", "--upstream", front.upstream, "--", served_program(),
                                     "--socket", path));
         peer_send(&front.msd.control, "REQUEST 1 6\nsecret\n");
         peer_expect_error(&front.msd.control, "1", "load-failed", NULL);
@@ -541,13 +540,12 @@ static int say_ready(void) {
 
 START_TEST(notifying) {
         struct peer_status status;
-        char server[512], *end;
+        char *end;
 
         if (!is_root("notifying"))
                 return;
         /* It listens, and does not say by itself that it is ready. */
-        snprintf(server, sizeof(server), "%s/tests/upstream/server", getenv("BUILD") ?: "build");
-        start_as(OWNER, OPTIONS("--upstream", front.upstream, "--", "/bin/sh", "-c", "echo \"at $NOTIFY_SOCKET\"; exec \"$@\"", "sh", server,
+        start_as(OWNER, OPTIONS("--upstream", front.upstream, "--", "/bin/sh", "-c", "echo \"at $NOTIFY_SOCKET\"; exec \"$@\"", "sh", served_program(),
                                 "--never-healthy", "--socket", front_path(front.upstream)));
         process_wait_output(&front.msd.process, "at @");
         process_wait_output(&front.msd.process, "\n");
