@@ -40,6 +40,7 @@ static void child_close(struct child *child) {
         unwatch_and_close(&child->notify);
         stream_close(&child->out);
         stream_close(&child->err);
+        child->start_fd = util_close(child->start_fd);
         child->notify_vain = 0;
         child->process.pid = 0;
 }
@@ -176,18 +177,29 @@ static void read_rest(struct child *child) {
                 (void)stream_read(child, &child->err);
 }
 
+/* The errno with which execve(2) failed, or what comes before it; 0: the program ran. */
+static int read_start_error(struct child *child) {
+        int error;
+
+        return read(child->start_fd, &error, sizeof(error)) == sizeof(error) ? error : 0;
+}
+
 static void process_ended(struct reaper_child *process, const siginfo_t *info) {
         struct child *child = container_of(process, struct child, process);
         bool was_stopped = child->tree.stopping;
+        const int start_error = read_start_error(child);
 
         read_rest(child);
-        if (info->si_code == CLD_EXITED)
+        if (start_error > 0)
+                snprintf(child->how, sizeof(child->how), "%s", strerror(start_error));
+        else if (info->si_code == CLD_EXITED)
                 snprintf(child->how, sizeof(child->how), "It exited with status %d", info->si_status);
         else
                 snprintf(child->how, sizeof(child->how), "It was killed by SIG%s", sigabbrev_np(info->si_status));
         child->end = (struct child_end){
                 .was_stopped = was_stopped,
-                .was_killed = !was_stopped && info->si_code != CLD_EXITED &&
+                .start_error = start_error,
+                .was_killed = !was_stopped && start_error == 0 && info->si_code != CLD_EXITED &&
                               (info->si_status == SIGKILL || info->si_status == SIGTERM),
                 .how = child->how,
         };
@@ -223,6 +235,7 @@ void child_init(struct child *child, struct reactor *reactor, const struct child
                 .out = { .watch = WATCH_NULL },
                 .err = { .watch = WATCH_NULL },
                 .notify = WATCH_NULL,
+                .start_fd = -1,
         };
         owner_format(child->owner, options->place);
         tree_init(&child->tree, reactor, &tree_events, child->owner, options->reaper->adopts_strangers);
@@ -328,7 +341,6 @@ int child_start(struct child *child, char *const *argv) {
         char **environment;
         int pipes[3][2], error = 0, r;
         pid_t parent, pid;
-        ssize_t n;
 
         cause_clear(&child->cause);
         snprintf(owner, sizeof(owner), OWNER_VARIABLE "=%s", child->owner);
@@ -348,6 +360,7 @@ int child_start(struct child *child, char *const *argv) {
         failed = pipes[2][0];
         (void)fcntl(pipes[0][0], F_SETFL, O_NONBLOCK);
         (void)fcntl(pipes[1][0], F_SETFL, O_NONBLOCK);
+        (void)fcntl(failed, F_SETFL, O_NONBLOCK);
         r = stream_open(child, &child->out, pipes[0][0], out_ready);
         if (r == 0)
                 r = stream_open(child, &child->err, pipes[1][0], err_ready);
@@ -381,12 +394,7 @@ int child_start(struct child *child, char *const *argv) {
         /* In both, so that it is done when either goes on. */
         (void)setpgid(pid, pid);
 
-        n = UTIL_RETRY(read(failed, &error, sizeof(error)));
-        if (n == sizeof(error)) {
-                (void)waitpid(pid, NULL, 0);
-                child_close(child);
-                return -error;
-        }
+        child->start_fd = STEAL_FD(failed);
         child->process.pid = child->tree.root = pid;
         reaper_add(child->options.reaper, &child->process);
         return 0;

@@ -21,6 +21,7 @@ struct child;
 struct child_end {
         bool was_killed;                        /* by SIGKILL or SIGTERM, which msd did not send */
         bool was_stopped;                       /* after child_stop() or child_kill() */
+        int start_error;                        /* errno of execve(2): the program never ran; 0: it did */
         const char *how;                        /* in words */
 };
 
@@ -76,6 +77,7 @@ struct child {
         struct child_stream err;
         struct watch notify;
         unsigned notify_vain;
+        int start_fd;                           /* says why it did not start, and nothing if it did */
         struct cause cause;                     /* its last lines */
         char owner[OWNER_MAX];                  /* tells the processes of this msd from those of others */
 };
@@ -92,7 +94,10 @@ void child_deinit(struct child *child);
  */
 bool child_clear(struct child *child);
 
-/* Starts the program that `argv` names, looked for in $PATH. It gets $NOTIFY_SOCKET. Returns 0, or -errno: that of execve(2) too. */
+/*
+ * Starts the program that `argv` names, looked for in $PATH. It gets $NOTIFY_SOCKET. Returns 0 or -errno. Nobody waits for execve(2),
+ * which takes as long as the file system of the program does: if it fails, `exited` says so.
+ */
 int child_start(struct child *child, char *const *argv);
 
 /*

@@ -82,6 +82,16 @@ void upstream_start_child(struct upstream *upstream) {
         upstream_probe_after(upstream, 0);
 }
 
+static void say_exit(const struct upstream *upstream, const struct child_end *end, enum loss loss, char *reason, size_t size) {
+        const char *cause = cause_line(&upstream->child.cause);
+
+        if (end->start_error != 0)
+                snprintf(reason, size, "Cannot start %s: %s", upstream->options.command[0], end->how);
+        else
+                snprintf(reason, size, "%s: %s%s%s%s", upstream_program(upstream), end->how,
+                         loss == LOSS_OUT_OF_MEMORY ? " by the kernel, which was out of memory" : "", cause[0] ? ": " : "", cause);
+}
+
 static enum loss loss_of(const struct upstream *upstream, const struct child_end *end) {
         if (!end->was_killed)
                 return LOSS_CRASHED;
@@ -92,11 +102,9 @@ static enum loss loss_of(const struct upstream *upstream, const struct child_end
 static void child_exited(struct child *child, const struct child_end *end) {
         struct upstream *upstream = container_of(child, struct upstream, child);
         const enum loss loss = loss_of(upstream, end);
-        const char *cause = cause_line(&child->cause);
         char reason[1024];
 
-        snprintf(reason, sizeof(reason), "%s: %s%s%s%s", upstream_program(upstream), end->how,
-                 loss == LOSS_OUT_OF_MEMORY ? " by the kernel, which was out of memory" : "", cause[0] ? ": " : "", cause);
+        say_exit(upstream, end, loss, reason, sizeof(reason));
         switch (upstream->phase) {
         case PHASE_LOADING:
         case PHASE_WARMING:
