@@ -301,9 +301,26 @@ static char **make_environment(char *notify, char *owner) {
         return environment;
 }
 
+/* The ends of the pipes that the child gets, and its standard input. */
+struct child_ends {
+        int in;
+        int out;
+        int err;
+        int failed;                             /* takes the errno with which it does not start */
+};
+
+#define CHILD_ENDS_NULL { -1, -1, -1, -1 }
+
+static void ends_close(struct child_ends *ends) {
+        ends->in = util_close(ends->in);
+        ends->out = util_close(ends->out);
+        ends->err = util_close(ends->err);
+        ends->failed = util_close(ends->failed);
+}
+
 /* After fork(2). What fails is written to `failed`, which execve(2) closes. */
 __attribute__((noreturn)) static void run(const struct child *child, char *const *argv, char *const *environment, pid_t parent,
-                                          int null, int out, int err, int failed) {
+                                          const struct child_ends *ends) {
         sigset_t none;
         int error;
 
@@ -317,84 +334,82 @@ __attribute__((noreturn)) static void run(const struct child *child, char *const
         /* Of libraries it is not known whether each of their descriptors is close-on-exec. */
         (void)close_range(3, UINT32_MAX, CLOSE_RANGE_CLOEXEC);
         /* It dies with the daemon, also with one that died before this was asked for: prctl(2). */
-        if (prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && getppid() == parent && dup2(null, STDIN_FILENO) >= 0 &&
-            dup2(out, STDOUT_FILENO) >= 0 && dup2(err, STDERR_FILENO) >= 0)
+        if (prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && getppid() == parent && dup2(ends->in, STDIN_FILENO) >= 0 &&
+            dup2(ends->out, STDOUT_FILENO) >= 0 && dup2(ends->err, STDERR_FILENO) >= 0)
                 execvpe(argv[0], argv, environment);
         error = errno;
-        (void)!write(failed, &error, sizeof(error));
+        (void)!write(ends->failed, &error, sizeof(error));
         for (;;)
                 (void)kill(getpid(), SIGKILL);
 }
 
-static int stream_open(struct child *child, struct child_stream *stream, int fd,
+/* A pipe whose reading end does not block. Returns 0 or -errno. */
+static int pipe_open(int *reader, int *writer) {
+        int fds[2];
+
+        if (pipe2(fds, O_CLOEXEC) < 0)
+                return -errno;
+        *reader = fds[0];
+        *writer = fds[1];
+        return fcntl(fds[0], F_SETFL, O_NONBLOCK) < 0 ? -errno : 0;
+}
+
+static int stream_open(struct child *child, struct child_stream *stream, int *writer,
                        void (*ready)(struct watch *watch, uint32_t events)) {
+        int r = pipe_open(&stream->watch.fd, writer);
+
+        if (r < 0)
+                return r;
         stream->buffer = malloc(CHILD_LINE_MAX);
-        stream->watch.fd = fd;
         if (!stream->buffer)
                 return -ENOMEM;
-        return reactor_watch(child->reactor, &stream->watch, fd, EPOLLIN, ready);
+        return reactor_watch(child->reactor, &stream->watch, stream->watch.fd, EPOLLIN, ready);
+}
+
+/* What is heard of the child: its output, its notifications, and why it did not start. Returns 0 or -errno. */
+static int listen_to(struct child *child, struct child_ends *ends, char notify[static 64]) {
+        int r = stream_open(child, &child->out, &ends->out, out_ready);
+
+        if (r == 0)
+                r = stream_open(child, &child->err, &ends->err, err_ready);
+        if (r == 0)
+                r = pipe_open(&child->start_fd, &ends->failed);
+        if (r == 0)
+                r = make_notify_socket(notify);
+        if (r < 0)
+                return r;
+        child->notify.fd = r;
+        return reactor_watch(child->reactor, &child->notify, child->notify.fd, EPOLLIN, notify_ready);
 }
 
 int child_start(struct child *child, char *const *argv) {
-        _cleanup_close_ int out = -1, err = -1, failed = -1, null = -1;
+        struct child_ends ends = CHILD_ENDS_NULL;
         char notify[64], owner[sizeof(OWNER_VARIABLE) + OWNER_MAX];
-        char **environment;
-        int pipes[3][2], error = 0, r;
-        pid_t parent, pid;
+        _cleanup_free_ char **environment = NULL;
+        pid_t parent = getpid(), pid = -1;
+        int r;
 
         cause_clear(&child->cause);
         snprintf(owner, sizeof(owner), OWNER_VARIABLE "=%s", child->owner);
-
-        for (unsigned i = 0; i < 3; i++)
-                if (pipe2(pipes[i], O_CLOEXEC) < 0) {
-                        r = -errno;
-                        while (i-- > 0) {
-                                close(pipes[i][0]);
-                                close(pipes[i][1]);
-                        }
-                        return r;
-                }
-        null = open("/dev/null", O_RDONLY | O_CLOEXEC);
-        out = pipes[0][1];
-        err = pipes[1][1];
-        failed = pipes[2][0];
-        (void)fcntl(pipes[0][0], F_SETFL, O_NONBLOCK);
-        (void)fcntl(pipes[1][0], F_SETFL, O_NONBLOCK);
-        (void)fcntl(failed, F_SETFL, O_NONBLOCK);
-        r = stream_open(child, &child->out, pipes[0][0], out_ready);
-        if (r == 0)
-                r = stream_open(child, &child->err, pipes[1][0], err_ready);
-        else
-                child->err.watch.fd = pipes[1][0];
+        r = listen_to(child, &ends, notify);
         if (r == 0) {
-                r = make_notify_socket(notify);
-                if (r >= 0)
-                        r = reactor_watch(child->reactor, &child->notify, child->notify.fd = r, EPOLLIN, notify_ready);
+                ends.in = open("/dev/null", O_RDONLY | O_CLOEXEC);
+                environment = make_environment(notify, owner);
+                r = environment ? 0 : -ENOMEM;
         }
-        environment = r == 0 ? make_environment(notify, owner) : NULL;
-        if (r == 0 && !environment)
-                r = -ENOMEM;
+        if (r == 0) {
+                pid = fork();
+                r = pid < 0 ? -errno : 0;
+        }
+        if (pid == 0)
+                run(child, argv, environment, parent, &ends);
+        ends_close(&ends);
         if (r < 0) {
-                close(pipes[2][1]);
                 child_close(child);
                 return r;
         }
-
-        parent = getpid();
-        pid = fork();
-        if (pid == 0)
-                run(child, argv, environment, parent, null, out, err, pipes[2][1]);
-        error = errno;
-        free(environment);
-        close(pipes[2][1]);
-        if (pid < 0) {
-                child_close(child);
-                return -error;
-        }
         /* In both, so that it is done when either goes on. */
         (void)setpgid(pid, pid);
-
-        child->start_fd = STEAL_FD(failed);
         child->process.pid = child->tree.root = pid;
         reaper_add(child->options.reaper, &child->process);
         return 0;
