@@ -1,5 +1,4 @@
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -186,17 +185,6 @@ static int print(const char *text) {
         return written(&output, STATUS_ANSWERED);
 }
 
-/* Whoever starts this without one of the three would have the connection take its place. */
-static void hold_standard_descriptors(void) {
-        int fd;
-
-        /* Open the other way: reading from it, or writing to it, still fails. */
-        do
-                fd = open("/dev/null", fcntl(STDIN_FILENO, F_GETFD) < 0 ? O_WRONLY : O_RDONLY);
-        while (fd >= 0 && fd <= STDERR_FILENO);
-        util_close(fd);
-}
-
 int main(int argc, char **argv) {
         const struct address_environment environment = {
                 .msd_socket = getenv("MSD_SOCKET"),
@@ -209,7 +197,7 @@ int main(int argc, char **argv) {
         char error[512];
         int status;
 
-        hold_standard_descriptors();
+        util_hold_standard_descriptors();
         output_setup();
         /* Whoever reads the output may go away; that is an error like others. */
         signal(SIGPIPE, SIG_IGN);

@@ -5,6 +5,7 @@
  */
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -51,4 +52,15 @@ static inline int util_close(int fd) {
 
 static inline void util_close_pointer(int *fd) {
         *fd = util_close(*fd);
+}
+
+/* Whoever starts a program without one of the three would have a socket of it take its place, and get what it prints. */
+static inline void util_hold_standard_descriptors(void) {
+        int fd;
+
+        /* Open the other way: reading from it, or writing to it, still fails. */
+        do
+                fd = open("/dev/null", fcntl(STDIN_FILENO, F_GETFD) < 0 ? O_WRONLY : O_RDONLY);
+        while (fd >= 0 && fd <= STDERR_FILENO);
+        util_close(fd);
 }

@@ -291,6 +291,7 @@ static int run(int argc, char **argv) {
 int main(int argc, char **argv) {
         int r;
 
+        util_hold_standard_descriptors();
         /* Whoever reads what it says may go away, or stop reading; the daemon does not. */
         signal(SIGPIPE, SIG_IGN);
         r = log_start();

@@ -155,12 +155,36 @@ START_TEST(wrong_usage) {
 }
 END_TEST
 
+/* Started without any of the three: no descriptor of its own is in their place, and gets what msd says. */
+START_TEST(none_of_the_three) {
+        char path[64], target[64];
+
+        suite_directory(msd.directory);
+        daemon_start_at(&msd, "/bin/sh", socket_path, NULL,
+                        (const char *[]){ "-c", "exec \"$0\" \"$@\" <&- >&- 2>&-", suite_msd(), "--socket", socket_path, "--load-time",
+                                          "0", NULL });
+        peer_send(&msd.control, "REQUEST 7\n");
+        peer_expect(&msd.control, "7", "Response 7 from sim");
+        for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+                ssize_t n;
+
+                snprintf(path, sizeof(path), "/proc/%d/fd/%d", msd.process.pid, fd);
+                n = readlink(path, target, sizeof(target) - 1);
+                ck_assert_msg(n >= 0, "%s: %s", path, strerror(errno));
+                target[n] = '\0';
+                ck_assert_str_eq(target, "/dev/null");
+        }
+        daemon_stop(&msd);
+}
+END_TEST
+
 static void add(TCase *tests) {
         tcase_add_checked_fixture(tests, setup, teardown);
         tcase_add_test(tests, a_model_that_says_much);
         tcase_add_test(tests, stop);
         tcase_add_test(tests, two_signals);
         tcase_add_test(tests, wrong_usage);
+        tcase_add_test(tests, none_of_the_three);
 }
 
 int main(void) {
