@@ -146,6 +146,14 @@ static void finish_failed(struct upstream_connection *connection, const char *re
         finish_with(connection, ENDING_FAILED, reason);
 }
 
+/* What is wrong with it is said in words that clients are told in; here it is not their fault. */
+static void finish_malformed(struct upstream_connection *connection, const char *message) {
+        char text[256];
+
+        snprintf(text, sizeof(text), "The model server's answer is malformed: %s", message);
+        finish_failed(connection, text);
+}
+
 /* The answer does not come to its end: for those that may be sent again another one may. */
 static void finish_lost(struct upstream_connection *connection, const char *reason) {
         char text[1024];
@@ -319,7 +327,7 @@ static void take_heads(struct upstream_connection *connection, char *data, size_
                         hold_head(connection, &held, data, len);
                         return;
                 case HTTP_REFUSED:
-                        finish_failed(connection, refusal.message);
+                        finish_malformed(connection, refusal.message);
                         return;
                 case HTTP_WHOLE:
                         break;
