@@ -217,7 +217,7 @@ await test('one that has no place comes again', sim('--load-time', '1s', '--max-
     assert.equal((await again).object, 'chat.completion');
 });
 
-await test('many at once', sim('--load-time', '1s', '--inference-time', '10ms'), async (daemon) => {
+await test('many at once', sim('--load-time', '5s', '--inference-time', '10ms'), async (daemon) => {
     const client = daemon.client();
     const all = Array.from({ length: 100 }, () => client.chat.completions.create(chat()));
 

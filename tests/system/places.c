@@ -40,6 +40,20 @@ static void reach(uint64_t time) {
  * The oldest waiting client leaves just as the place becomes free, and the place is offered to a worker that has no use for it
  * any more.
  */
+/* msd has taken what this client has sent. Returns whether an answer came before that could be seen. */
+static bool is_answered(struct peer *peer) {
+        struct peer_reply reply;
+        bool answered = false;
+
+        peer_send(peer, "STATUS\n");
+        for (;;) {
+                ck_assert(peer_next(peer, &reply));
+                if (strcmp(reply.id, "-") == 0)
+                        return answered;
+                answered = true;
+        }
+}
+
 START_TEST(oldest_leaves) {
         struct daemon daemon;
 
@@ -48,23 +62,24 @@ START_TEST(oldest_leaves) {
         daemon_wait_ready(&daemon);
         for (unsigned round = 0; round < ROUNDS; round++) {
                 struct peer first, leaving, other;
-                struct peer_status status;
                 uint64_t began;
+                bool answered;
 
                 peer_connect(&first, daemon.socket);
                 peer_connect(&leaving, daemon.socket);
                 peer_connect(&other, daemon.socket);
-                peer_status(&other, &status);
+                (void)is_answered(&other);
                 began = clock_now();
                 peer_send_requests(&first, round, 1);
-                peer_status(&first, &status);
+                answered = is_answered(&first);
                 peer_send_requests(&leaving, 0, 1);
-                peer_status(&leaving, &status);
+                (void)is_answered(&leaving);
                 peer_send_requests(&other, round, 1);
                 /* From shortly before the place becomes free until shortly after. */
                 reach(began + 5 * NSEC_PER_MSEC + (round % 50) * UINT64_C(20000));
                 peer_close(&leaving);
-                peer_expect_answers(&first, round, 1, "sim");
+                if (!answered)
+                        peer_expect_answers(&first, round, 1, "sim");
                 peer_expect_answers(&other, round, 1, "sim");
                 peer_close(&first);
                 peer_close(&other);

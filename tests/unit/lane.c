@@ -745,7 +745,7 @@ START_TEST(put_back_many) {
         found_alive();
         while (run_count < ARRAY_SIZE(runs))
                 run_turns(0);
-        ck_assert_msg(clock() - begin < CLOCKS_PER_SEC, "This took %ld ms", (long)(clock() - begin) * 1000 / CLOCKS_PER_SEC);
+        ck_assert_msg(clock() - begin < 10 * CLOCKS_PER_SEC, "This took %ld ms", (long)(clock() - begin) * 1000 / CLOCKS_PER_SEC);
         for (unsigned i = 1; i < ARRAY_SIZE(runs); i++)
                 unit_assert(request_of_inference(runs[i])->arrived > request_of_inference(runs[i - 1])->arrived,
                             "Out of order");

@@ -13,7 +13,8 @@
 #include "daemon/model/owner.h"
 #include "tests/support/unit.h"
 
-#define PLACE "/unit/tree"
+/* Of this process alone: others run the same test. */
+static char place[64], other_place[80];
 
 static struct reactor reactor;
 static struct reaper reaper;
@@ -92,7 +93,9 @@ static void setup(void) {
         root = (struct reaper_child){ .ended = root_ended };
         ck_assert_int_eq(reactor_init(&reactor), 0);
         ck_assert_int_eq(reaper_init(&reaper, &reactor), 0);
-        owner_format(owner, PLACE);
+        snprintf(place, sizeof(place), "/unit/tree.%d", (int)getpid());
+        snprintf(other_place, sizeof(other_place), "%s/other", place);
+        owner_format(owner, place);
         tree_init(&tree, &reactor, &events, owner, false);
 }
 
@@ -250,7 +253,7 @@ START_TEST(tree_left_overs) {
 
                 ck_assert_int_eq(process_read(getppid(), &parent), 0);
                 snprintf(value, sizeof(value), "%d:%llu:%llu:%llu:%s", i == 2 ? (int)getppid() : (int)dead,
-                         i == 2 ? (unsigned long long)parent.id.started : n[0], n[1], n[2], i == 1 ? PLACE "/other" : PLACE);
+                         i == 2 ? (unsigned long long)parent.id.started : n[0], n[1], n[2], i == 1 ? other_place : place);
                 pids[i] = start_script("echo >&3; exec sleep 4711", value);
         }
         ck_assert(tree_stop_left_overs(&tree, 60 * NSEC_PER_SEC));

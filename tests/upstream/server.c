@@ -212,6 +212,8 @@ static _Noreturn void crash(void) {
         /* Nobody wants the core. */
         (void)setrlimit(RLIMIT_CORE, &none);
         fputs("upstream: error: cannot stand this prompt\n", stderr);
+        /* Nor is a sanitizer to say anything about it. */
+        (void)signal(SIGSEGV, SIG_DFL);
         for (;;)
                 (void)raise(SIGSEGV);
 }

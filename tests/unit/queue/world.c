@@ -78,8 +78,8 @@ static int infer(struct model_session *session, struct inference *inference) {
                 return r;
         if (run_count >= room)
                 return MODEL_BUSY;
+        inference->handle = run_count;
         runs[run_count++] = inference;
-        inference->handle = 0xdead;
         if (journal_count < 1000)
                 journal_add("+", 1, "", inference_id(inference), inference->id_len);
         return 0;
@@ -103,7 +103,10 @@ void end_run(unsigned i, enum ending how, const char *text, uint64_t retry_after
         const struct answer_end end = { .how = how, .text = text, .len = strlen(text), .retry_after = retry_after };
         struct inference *inference = runs[i];
 
-        memmove(&runs[i], &runs[i + 1], (--run_count - i) * sizeof(runs[0]));
+        for (run_count--; i < run_count; i++) {
+                runs[i] = runs[i + 1];
+                runs[i]->handle = i;
+        }
         events_of(inference)->ended(events_of(inference), inference, &end);
 }
 
@@ -115,15 +118,15 @@ void lose(const char *id, enum ending how) {
         end_run(run_of(id), how, "lost it", UINT64_MAX);
 }
 
+/* The last one takes its place: a hundred thousand may be cancelled at once. */
 static void cancel(struct model_session *session, struct inference *inference) {
+        const uint64_t i = inference->handle;
+
         (void)session;
-        for (unsigned i = 0; i < run_count; i++)
-                if (runs[i] == inference) {
-                        memmove(&runs[i], &runs[i + 1], (--run_count - i) * sizeof(runs[0]));
-                        cancels++;
-                        return;
-                }
-        ck_abort_msg("What is cancelled is not with the model");
+        unit_assert(i < run_count && runs[i] == inference, "What is cancelled is not with the model");
+        runs[i] = runs[--run_count];
+        runs[i]->handle = i;
+        cancels++;
 }
 
 static void pause_run(struct model_session *session, struct inference *inference, bool paused) {
