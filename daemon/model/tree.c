@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "common/number.h"
@@ -21,6 +22,9 @@
 
 /* A process may start another one while /proc is read: so often at the most it is read again at once. */
 #define LOOKS_MAX 16
+
+/* After this time /proc is read again for what is there and was not seen. */
+#define UNSEEN_INTERVAL (10 * NSEC_PER_MSEC)
 
 /* Milliseconds between two looks at what does not end while msd ends. */
 #define DEINIT_PAUSE 100
@@ -142,11 +146,21 @@ static int signal_members(struct tree *tree) {
         return r;
 }
 
+/*
+ * Whether there are processes that the last look did not find: one that ends while /proc is read, and has started another one, is
+ * seen no more, and the other is not seen yet. Whoever is left of the tree is a child of msd, or has an ancestor that is.
+ */
+static bool has_unseen(const struct tree *tree) {
+        siginfo_t info;
+
+        return tree->count == 0 && !tree->adopts_strangers && waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) == 0;
+}
+
 /* Says which processes do not end. */
 static void describe(const struct tree *tree, char *text, size_t size) {
         size_t n = 0;
 
-        text[0] = '\0';
+        snprintf(text, size, "%s", tree->count == 0 ? "a process that starts another one and ends, again and again" : "");
         for (size_t i = 0; i < tree->count && i < NAMED_MAX && n < size; i++) {
                 const struct tree_member *member = &tree->members[i];
 
@@ -200,6 +214,7 @@ static void look_due(struct timer *timer) {
         struct tree *tree = container_of(timer, struct tree, look);
         uint64_t now = timer_now();
         char text[512];
+        bool is_unseen;
         int r;
 
         if (!tree->killing && now >= tree->kill_at) {
@@ -208,12 +223,13 @@ static void look_due(struct timer *timer) {
         }
         r = signal_members(tree);
         /* Where /proc is of no use there is nothing to wait for but the root. */
-        if (tree->root == 0 && tree->count == 0 && (r == 0 || r == -EXDEV || r == -ENOENT)) {
+        is_unseen = r == 0 && tree->root == 0 && has_unseen(tree);
+        if (tree->root == 0 && tree->count == 0 && !is_unseen && (r == 0 || r == -EXDEV || r == -ENOENT)) {
                 forget(tree);
                 tree->events->gone(tree);
                 return;
         }
-        if (tree->killing && now >= tree->held_at && tree->count > 0) {
+        if (tree->killing && now >= tree->held_at && (tree->count > 0 || is_unseen)) {
                 tree->held_at = now + HELD_INTERVAL;
                 describe(tree, text, sizeof(text));
                 tree->events->held(tree, text);
@@ -224,7 +240,8 @@ static void look_due(struct timer *timer) {
                 }
         }
         watch_one(tree);
-        reactor_set_timer(tree->reactor, &tree->look, MIN(now + LOOK_INTERVAL, tree->killing ? tree->held_at : tree->kill_at));
+        reactor_set_timer(tree->reactor, &tree->look, MIN(now + (is_unseen ? UNSEEN_INTERVAL : LOOK_INTERVAL),
+                                                          tree->killing ? tree->held_at : tree->kill_at));
 }
 
 void tree_init(struct tree *tree, struct reactor *reactor, const struct tree_events *events, const char *owner,

@@ -1,6 +1,7 @@
 #include "daemon/model/tree.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -35,10 +36,17 @@ int __wrap_process_signal(const struct process_id *id, int signal) {
 
 /* A /proc that is of no use. */
 static int list_error;
+
+/* So often nothing of the tree is found in it: each process there has ended when it is looked at, and has started the next one. */
+static unsigned list_misses;
 int __real_process_list_read(struct process_list *list);
 int __wrap_process_list_read(struct process_list *list);
 int __wrap_process_list_read(struct process_list *list) {
         *list = (struct process_list)PROCESS_LIST_NULL;
+        if (list_error == 0 && list_misses > 0) {
+                list_misses--;
+                return 0;
+        }
         return list_error < 0 ? list_error : __real_process_list_read(list);
 }
 
@@ -328,6 +336,43 @@ START_TEST(tree_unseen) {
 }
 END_TEST
 
+/* What a look misses is there all the same, and is ended. */
+START_TEST(tree_missed) {
+        pid_t left;
+
+        start("setsid sleep 4711 & echo >&3; wait");
+        look_until(2);
+        left = tree.members[1].process.id.pid;
+        ck_assert_int_eq(kill(root.pid, SIGKILL), 0);
+        ck_assert_int_eq(waitpid(root.pid, NULL, 0), root.pid);
+        reaper_remove(&root);
+        tree.root = 0;
+        list_misses = 3;
+        tree_stop(&tree, 60 * NSEC_PER_SEC);
+        run();
+        ck_assert_uint_eq(gone, 1);
+        ck_assert_uint_eq(list_misses, 0);
+        ck_assert(!lives(left));
+}
+END_TEST
+
+/* What no look finds is waited for like any other, and not for ever. */
+START_TEST(tree_missed_always) {
+        start("echo >&3; exec sleep 4711");
+        tree.root = 0;
+        tree.is_last = true;
+        list_misses = UINT_MAX;
+        tree_stop(&tree, 0);
+        while (gone == 0) {
+                skipped += 3600 * NSEC_PER_SEC;
+                run();
+        }
+        ck_assert_uint_eq(held, 1);
+        ck_assert_str_eq(heard, "a process that starts another one and ends, again and again");
+        ck_assert_int_eq(kill(root.pid, SIGKILL), 0);
+}
+END_TEST
+
 /* When msd ends behind it, it is not waited for. */
 START_TEST(tree_last) {
         pid_t pid;
@@ -362,6 +407,8 @@ static Suite *tree_suite(void) {
         tcase_add_test(tcase, tree_held);
         tcase_add_test(tcase, tree_without_proc);
         tcase_add_test(tcase, tree_unseen);
+        tcase_add_test(tcase, tree_missed);
+        tcase_add_test(tcase, tree_missed_always);
         tcase_add_test(tcase, tree_last);
         suite_add_tcase(suite, tcase);
         return suite;
