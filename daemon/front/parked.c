@@ -514,12 +514,12 @@ static uint64_t read_header(int log, bool *dropped, uint64_t *reading) {
         return header.begin;
 }
 
-/* From here on nobody takes it over any more. */
+/* From here on nobody takes it over any more. The rest of the header stays: without it the log would be one that cannot be read. */
 static void drop(struct parked *parked, struct parking_keeper *keeper) {
-        struct parking_header header = { .dropped = 1 };
+        const uint64_t dropped = 1;
 
         if (parked->log >= 0)
-                (void)!pwrite(parked->log, &header, sizeof(header), 0);
+                (void)!pwrite(parked->log, &dropped, sizeof(dropped), offsetof(struct parking_header, dropped));
         if (keeper)
                 keeper->release(keeper, parked->name);
         parked_close(parked);
