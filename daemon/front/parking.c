@@ -190,12 +190,26 @@ static int new_pair(int pair[static 2]) {
         return socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0 ? -errno : 0;
 }
 
+/* Opens the file of `fd` once more: unlike a copy of the descriptor, that is another open file (open(2)). Returns it or -errno. */
+static int open_again(int fd) {
+        char path[64];
+        int again;
+
+        snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+        again = open(path, O_RDWR | O_CLOEXEC);
+        return again < 0 ? -errno : again;
+}
+
 /* The keeper gets `pair` under a new name. Returns 0, or -errno and leaves the name as it was. */
 static int keep(struct parking *parking, const int pair[static 2]) {
-        const int fds[] = { pair[0], pair[1], parking->log };
+        /* systemd stores an open file once: the log would have the earlier name alone, and be removed with that. */
+        _cleanup_close_ int log = open_again(parking->log);
+        const int fds[] = { pair[0], pair[1], log };
         char before[sizeof(parking->name)];
         int r;
 
+        if (log < 0)
+                return log;
         memcpy(before, parking->name, sizeof(before));
         name_pair(parking);
         r = parking->keeper->keep(parking->keeper, parking->name, fds, ARRAY_SIZE(fds));

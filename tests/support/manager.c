@@ -2,11 +2,13 @@
 
 #include <check.h>
 #include <errno.h>
+#include <linux/kcmp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "common/address.h"
@@ -25,8 +27,16 @@ static int make_socket(const char *path, int type) {
         return fd;
 }
 
+/* As systemd: an open file that is stored already stays under its name alone. */
+static bool is_stored(const struct manager *manager, int fd) {
+        for (unsigned i = 0; i < manager->stored; i++)
+                if (syscall(SYS_kcmp, getpid(), getpid(), KCMP_FILE, fd, manager->store[i].fd) == 0)
+                        return true;
+        return false;
+}
+
 static void store_add(struct manager *manager, const char *name, int fd) {
-        if (manager->stored == MANAGER_STORE_MAX) {
+        if (manager->stored == MANAGER_STORE_MAX || is_stored(manager, fd)) {
                 close(fd);
                 return;
         }

@@ -369,7 +369,7 @@ START_TEST(restarted_loading) {
         peer_send_requests(&peer, 0, 100);
         wait_waiting(100);
         end(SIGUSR2, 0);
-        ck_assert(manager_has(&manager, "STOPPING=1"));
+        manager_wait(&manager, "STOPPING=1");
         start(soon);
         peer_expect_answers(&peer, 0, 100, "sim");
         peer_send_requests(&idle, 0, 1);
