@@ -8,6 +8,7 @@
 enum {
         PARKED_EVENTS = 1 << 0,
         PARKED_JSON = 1 << 1,
+        PARKED_CHUNKED = 1 << 2,
 };
 
 static struct parking *parking_of(const struct http_connection *connection) {
@@ -39,7 +40,8 @@ static void record_kind(struct http_connection *connection) {
         /* analyzer-suppress: all of it is zeroed when it is made; the analyzer loses that for bit-fields. */
         if (connection->began)
                 /* analyzer-suppress: all of it is zeroed when it is made; the analyzer loses that for bit-fields. */
-                flags = connection->early == HTTP_EARLY_EVENTS ? PARKED_EVENTS : PARKED_JSON;
+                flags = (connection->early == HTTP_EARLY_EVENTS ? PARKED_EVENTS : PARKED_JSON) |
+                        (connection->framing == HTTP_FRAMING_CHUNKED ? PARKED_CHUNKED : 0);
         parking_record(parking_of(connection), &connection->guest, PARKING_HTTP, flags, 0, NULL, 0);
 }
 
@@ -179,6 +181,25 @@ struct http_connection *http_adopt(struct http *http, int fd, unsigned flags) {
                 http_park_began(connection);
         }
         return connection;
+}
+
+#define PARTING                                                      \
+        "{\"error\":{\"message\":\"" PROTOCOL_SHUTTING_DOWN_MESSAGE  \
+        "\",\"type\":\"server_error\",\"param\":null,\"code\":\"shutting-down\"}}"
+#define PARTING_EVENT "data: " PARTING "\n\n"
+
+void http_format_parting(char text[static HTTP_PARTING_MAX], unsigned flags) {
+        const char *body = flags & PARKED_EVENTS ? PARTING_EVENT : PARTING;
+
+        if (!(flags & (PARKED_EVENTS | PARKED_JSON)))
+                snprintf(text, HTTP_PARTING_MAX,
+                         "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n"
+                         "Retry-After: 1\r\nConnection: close\r\n\r\n%s",
+                         strlen(body), body);
+        else if (flags & PARKED_CHUNKED)
+                snprintf(text, HTTP_PARTING_MAX, "%zx\r\n%s\r\n" HTTP_CHUNK_END, strlen(body), body);
+        else
+                snprintf(text, HTTP_PARTING_MAX, "%s", body);
 }
 
 void http_feed_waiting(struct http_connection *connection, const char *data, size_t len, uint64_t arrived) {

@@ -18,15 +18,6 @@
 
 /* What a client hears whose connection cannot be taken over. */
 static const char refusal[] = "ERR " PROTOCOL_NO_ID " shutting-down " PROTOCOL_SHUTTING_DOWN_MESSAGE "\n";
-#define HTTP_REFUSAL_BODY                                              \
-        "{\"error\":{\"message\":\"" PROTOCOL_SHUTTING_DOWN_MESSAGE    \
-        "\",\"type\":\"server_error\",\"param\":null,\"code\":\"shutting-down\"}}"
-static const char http_refusal[] = "HTTP/1.1 503 Service Unavailable\r\n"
-                                   "Content-Type: application/json\r\n"
-                                   "Content-Length: %zu\r\n"
-                                   "Retry-After: 1\r\n"
-                                   "Connection: close\r\n"
-                                   "\r\n" HTTP_REFUSAL_BODY;
 
 /* A connection, as it comes out of the pair and as the log knows it. */
 struct survivor {
@@ -380,10 +371,10 @@ static void read_records(struct log_reader *reader, uint64_t begin, struct survi
 
 /* Says why, and ends it. A copy of the descriptor may be in flight: its client is to see the end all the same. */
 static void refuse(const struct survivor *survivor, int fd) {
-        char text[sizeof(http_refusal) + 16];
+        char text[HTTP_PARTING_MAX];
 
         if (survivor->is_http || !survivor->is_unix)
-                snprintf(text, sizeof(text), http_refusal, sizeof(HTTP_REFUSAL_BODY) - 1);
+                http_format_parting(text, survivor->http_flags);
         else
                 snprintf(text, sizeof(text), "%s", refusal);
         if (survivor->waiting > 0 || survivor->rest > 0 || survivor->lost)
