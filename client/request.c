@@ -162,6 +162,13 @@ static void take_error(struct request *request, const struct protocol_reply *rep
                 stream_remove(request, stream_find(request, reply));
 }
 
+/* One without an ID is for all that is unanswered: the connection is at its end, as after a restart that could not keep it. */
+static int take_last_error(struct request *request, const struct protocol_reply *reply) {
+        progress_hide(&request->progress);
+        output_complain(request->output, "%.*s: %.*s", (int)reply->code_len, reply->code, (int)reply->message_len, reply->message);
+        return SESSION_ENDED;
+}
+
 static bool id_is(const struct protocol_reply *reply, const char *id) {
         return reply->id_len == strlen(id) && memcmp(reply->id, id, reply->id_len) == 0;
 }
@@ -173,7 +180,7 @@ static int request_reply(struct session_events *events, const struct protocol_re
         int r = 0;
 
         if (id_is(reply, PROTOCOL_NO_ID))
-                return take_status(request, reply, body);
+                return reply->type == PROTOCOL_ERR ? take_last_error(request, reply) : take_status(request, reply, body);
         if (request->answered == request->sent)
                 return SESSION_MALFORMED;
         /* What is printed as it comes has to be what was asked for. */

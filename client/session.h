@@ -45,7 +45,7 @@ struct session_events {
         size_t (*fill)(struct session_events *events, char *buffer, size_t size);
         /*
          * A reply. `body` are its `length` bytes, NULL for ERR; both are valid during the call.
-         * Returns 0, SESSION_DONE, SESSION_MALFORMED, or -errno.
+         * Returns 0, SESSION_DONE, SESSION_ENDED, SESSION_MALFORMED, or -errno.
          */
         int (*reply)(struct session_events *events, const struct protocol_reply *reply, const char *body);
         /* There is nothing more to read right now: what was gathered goes out. Returns 0 or -errno. */
