@@ -221,6 +221,13 @@ static int read_upstream_key(struct keys *keys, const struct options *options) {
         return r;
 }
 
+static int print(const char *text) {
+        if (fputs(text, stdout) >= 0 && fflush(stdout) == 0)
+                return 0;
+        log_error("Cannot write to standard output: %s", strerror(errno));
+        return STATUS_FAILED;
+}
+
 static int run(int argc, char **argv) {
         struct listener_socket socket = LISTENER_SOCKET_NULL;
         struct listener_set http = { 0 }, agent = { 0 };
@@ -233,9 +240,9 @@ static int run(int argc, char **argv) {
 
         switch (options_parse(&options, argc, argv, error, sizeof(error))) {
         case OPTIONS_HELP:
-                return fputs(options_help, stdout) < 0 || fflush(stdout) != 0 ? STATUS_FAILED : 0;
+                return print(options_help);
         case OPTIONS_VERSION:
-                return puts("msd " MSD_VERSION) < 0 || fflush(stdout) != 0 ? STATUS_FAILED : 0;
+                return print("msd " MSD_VERSION "\n");
         case OPTIONS_WRONG:
                 return wrong_usage(error);
         }

@@ -411,6 +411,10 @@ START_TEST(help_and_version) {
         snprintf(version, sizeof(version), "mscli %s\n", status.version);
         ck_assert_str_eq(text_get(&process.output), version);
         process_free(&process);
+
+        process_start(&process, "/bin/sh", (const char *[]){ "sh", "-c", "exec \"$0\" --version >/dev/full", suite_msd(), NULL }, NULL);
+        ck_assert_int_eq(process_wait(&process), 1);
+        run_expect_refusal(&process, 1, "msd: Cannot write to standard output: No space left on device");
 }
 END_TEST
 
