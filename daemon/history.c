@@ -166,10 +166,10 @@ void history_deinit(struct history *history) {
 
         if (!history->writing)
                 return;
-        clock_gettime(CLOCK_MONOTONIC, &deadline);
+        clock_gettime(CLOCK_REALTIME, &deadline);
         deadline.tv_sec += STOP_SECONDS;
         /* A thread that hangs in the kernel is left to the end of the process. */
-        (void)pthread_clockjoin_np(history->writer, NULL, CLOCK_MONOTONIC, &deadline);
+        (void)pthread_timedjoin_np(history->writer, NULL, &deadline);
         history->writing = false;
 }
 

@@ -69,10 +69,10 @@ void look_deinit(struct look *look) {
 
         if (!look->job)
                 return;
-        clock_gettime(CLOCK_MONOTONIC, &deadline);
+        clock_gettime(CLOCK_REALTIME, &deadline);
         deadline.tv_sec += STOP_SECONDS;
         /* A thread that hangs in the kernel, and what it was given, are left to the end of the process. */
-        if (pthread_clockjoin_np(look->thread, NULL, CLOCK_MONOTONIC, &deadline) == 0)
+        if (pthread_timedjoin_np(look->thread, NULL, &deadline) == 0)
                 free(look->job);
         look->job = NULL;
 }

@@ -327,7 +327,7 @@ START_TEST(progress_of_each_state) {
 
         daemon_start(&daemon, "--load-time", "500ms", "--load-failure", "No file", "--load-attempts", "1000", NULL);
         run_start(&mscli, daemon.socket, &terminal, (const char *[]){ "request", "1", NULL });
-        process_wait_errors(&mscli, "attempt 2; last: No file");
+        process_wait_errors(&mscli, "; last: No file");
         process_signal(&daemon.process, SIGTERM);
         ck_assert_int_eq(process_wait(&mscli), 1);
         process_free(&mscli);
