@@ -174,8 +174,8 @@ void server_load_turned(struct model_server *server) {
         if (server->stopping)
                 return;
         if (suspects > 0)
-                log_warning("The model crashed with requests in flight: the %" PRIu64 " of them that it did not begin to answer go to "
-                            "it one at a time, and the others wait", suspects);
+                log_warning("Requests that were in flight when the model crashed (%" PRIu64 ") go to it one at a time; others wait",
+                            suspects);
         open_gate(server);
 }
 
