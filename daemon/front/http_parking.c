@@ -35,13 +35,13 @@ static void record_rest(struct http_connection *connection) {
 }
 
 static void record_kind(struct http_connection *connection) {
+        /* analyzer-suppress: all of it is zeroed when it is made; the analyzer loses that for bit-fields. */
+        const unsigned began = connection->began, early = connection->early, framing = connection->framing;
         unsigned flags = 0;
 
-        /* analyzer-suppress: all of it is zeroed when it is made; the analyzer loses that for bit-fields. */
-        if (connection->began)
-                /* analyzer-suppress: all of it is zeroed when it is made; the analyzer loses that for bit-fields. */
-                flags = (connection->early == HTTP_EARLY_EVENTS ? PARKED_EVENTS : PARKED_JSON) |
-                        (connection->framing == HTTP_FRAMING_CHUNKED ? PARKED_CHUNKED : 0);
+        if (began)
+                flags = (early == HTTP_EARLY_EVENTS ? PARKED_EVENTS : PARKED_JSON) |
+                        (framing == HTTP_FRAMING_CHUNKED ? PARKED_CHUNKED : 0);
         parking_record(parking_of(connection), &connection->guest, PARKING_HTTP, flags, 0, NULL, 0);
 }
 

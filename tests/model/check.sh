@@ -1,10 +1,10 @@
 #!/bin/bash
-# check.sh [full]: has spin look at every state of gate.pml and places.pml, for sizes that take seconds, or with "full" some
+# check.sh [full]: has spin look at every state of gate.pml, places.pml and suspects.pml, for sizes that take seconds, or with "full" some
 # minutes; then that it finds mutants wrong, with "full" each of them. One line for each: the macros, states, depth, memory, time.
 #
 #   asserts    gate.pml: each request is answered once and with the right reason, no event is acted upon twice, no generation is
 #              looked at after its end; and when nothing can happen any more, all accepted requests are answered.
-#              places.pml: what its head says of every state, of lanes at rest, and of the order
+#              places.pml, suspects.pml: what their heads say of every state, of lanes at rest, and of the order
 #   answered   []<> accepted == heard, with weak fairness: every request is answered at some time, whatever else goes on
 #   no cycle   nothing goes on for ever: no worker spins, not even an unfair one
 set -euo pipefail
@@ -101,6 +101,8 @@ words() {
     *'counted[i]&&'*) echo 'a new request overtakes an older one' ;;
     *older*) echo 'a request overtakes an older one' ;;
     *'(waiting[w]==0)||counted[w]'*) echo 'one waits, and is not registered' ;;
+    *'lost[k]==0'*) echo 'another goes before all suspects are known' ;;
+    *'suspect[j]==0'*) echo 'one waits for suspects that there are not' ;;
     *leaving*) echo 'a worker ends, and one is not answered' ;;
     *) echo "$1" ;;
     esac
@@ -232,6 +234,25 @@ places() {
     mutant 'no cycle' COUNT_FIRST LANES=2 REQUESTS=2
 }
 
+suspects() {
+    print property 'macros of suspects.pml' states depth memory time found
+    if [ "$size" = full ]; then
+        holds asserts LANES=2 FLYING=2 COMING=2
+        holds asserts LANES=3 FLYING=1 COMING=1
+    else
+        holds asserts LANES=2 FLYING=1 COMING=1
+    fi
+
+    echo
+    print property 'mutants of suspects.pml' states depth memory time found
+    mutant asserts NO_TURN LANES=2 FLYING=1 COMING=1
+    mutant asserts NO_RESUME LANES=2 FLYING=1 COMING=1
+    [ "$size" = full ] || return 0
+    mutant asserts COUNT_FIRST LANES=2 FLYING=1 COMING=1
+    mutant asserts JUDGE_LATER LANES=2 FLYING=1 COMING=1
+    mutant asserts CLEAR_FIRST LANES=2 FLYING=1 COMING=1
+}
+
 # use MODEL: in a directory of its own.
 use() {
     model=$1.pml
@@ -241,8 +262,13 @@ use() {
 
 # At the sizes of make check one beside the other; otherwise in turn, for the times to be right.
 (
+    top_work=$work
     use places
     places
+    work=$top_work
+    use suspects
+    echo
+    suspects
     exit "$failed"
 ) >"$work/places.out" 2>&1 &
 other=$!

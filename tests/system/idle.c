@@ -424,7 +424,7 @@ START_TEST(told_to_the_manager) {
         manager_init(&manager);
         start_service(OPTIONS("--load", "demand", "--load-time", "50ms", "--idle-timeout", "100ms"));
         manager_wait(&manager, "READY=1");
-        ck_assert(manager_has(&manager, "STATUS=Idle: the next request loads sim"));
+        manager_wait(&manager, "STATUS=Idle: the next request loads sim");
         ck_assert_uint_eq(manager_count(&manager, "STATUS=Loading"), 0);
         peer_send(&front.msd.control, "WAIT\n");
         peer_expect(&front.msd.control, "-", "ready");
@@ -470,7 +470,7 @@ START_TEST(exits) {
         peer_close(&front.msd.control);
         ck_assert_int_eq(process_wait(&process), 0);
         ck_assert_ptr_nonnull(strstr(text_get(&process.errors), "Stopping the model"));
-        ck_assert(manager_has(&manager, "STOPPING=1"));
+        manager_wait(&manager, "STOPPING=1");
         process_free(&process);
 
         /* In the backlog while nobody is there. */

@@ -59,7 +59,7 @@ START_TEST(status_while_loading) {
         /* A load that is given up was never ready. */
         process_signal(&daemon.process, SIGTERM);
         daemon_expect_exit(&daemon, 0);
-        ck_assert(manager_has(&manager, "STOPPING=1"));
+        manager_wait(&manager, "STOPPING=1");
         ck_assert(!manager_has(&manager, "READY=1"));
         manager_deinit(&manager);
 }
@@ -99,9 +99,9 @@ START_TEST(load_failure) {
                           (const char *[]){ "--load-time", "300ms", "--load-failure", "no such weights",
                                             NULL });
         daemon_expect_exit(&daemon, 1);
+        manager_wait(&manager, "STATUS=Loading failed: no such weights");
+        manager_wait(&manager, "ERRNO=5");
         ck_assert(!manager_has(&manager, "READY=1"));
-        ck_assert(manager_has(&manager, "STATUS=Loading failed: no such weights"));
-        ck_assert(manager_has(&manager, "ERRNO=5"));
         manager_deinit(&manager);
 }
 END_TEST
@@ -118,9 +118,9 @@ START_TEST(load_failure_that_stays) {
         peer_status_until(&daemon.control, &status, peer_status_is_failed, 0, "loading has failed");
         process_signal(&daemon.process, SIGTERM);
         daemon_expect_exit(&daemon, 0);
+        manager_wait(&manager, "STATUS=Loading failed: no such weights");
+        manager_wait(&manager, "STOPPING=1");
         ck_assert(!manager_has(&manager, "READY=1"));
-        ck_assert(manager_has(&manager, "STOPPING=1"));
-        ck_assert(manager_has(&manager, "STATUS=Loading failed: no such weights"));
         manager_deinit(&manager);
 }
 END_TEST
@@ -168,8 +168,8 @@ START_TEST(timeouts) {
         daemon_start_with(&daemon, &manager.setup,
                           (const char *[]){ "--load-time", "1h", "--load-timeout", "300ms", NULL });
         manager_wait(&manager, "ERRNO=110");
-        ck_assert(manager_has(&manager, "EXTEND_TIMEOUT_USEC=10300000"));
-        ck_assert(manager_has(&manager, "STATUS=Loading failed: The model was not loaded within 300ms"));
+        manager_wait(&manager, "EXTEND_TIMEOUT_USEC=10300000");
+        manager_wait(&manager, "STATUS=Loading failed: The model was not loaded within 300ms");
         daemon_expect_exit(&daemon, 1);
         manager_deinit(&manager);
 }
