@@ -99,9 +99,9 @@ struct http_connection;
  */
 struct http_connection *http_adopt(struct http *http, int fd, unsigned flags);
 
-/* What the client of a connection hears that cannot be taken over, as text; behind what it heard before. `flags`: likewise. */
+/* What the client of a connection hears that cannot be taken over, as text; behind what it heard before. `flags`: likewise; `bodiless`: it is to a HEAD. */
 #define HTTP_PARTING_MAX 512
-void http_format_parting(char text[static HTTP_PARTING_MAX], unsigned flags);
+void http_format_parting(char text[static HTTP_PARTING_MAX], unsigned flags, bool bodiless);
 
 /* A request that waited, and came at `arrived`: the data of PARKING_WAITING. It is checked as input of a client is. */
 void http_feed_waiting(struct http_connection *connection, const char *data, size_t len, uint64_t arrived);

@@ -102,6 +102,10 @@ void http_park_new(struct http_connection *connection) {
                 park(connection);
 }
 
+static unsigned waiting_flags(const struct http_connection *connection) {
+        return connection->head.is_head ? PARKING_BODILESS : 0;
+}
+
 /* A client that waits for the model has no record: its request is made anew. */
 static void park_observer(struct http_connection *connection, struct request *request) {
         const struct http_request *head = &connection->head;
@@ -110,7 +114,8 @@ static void park_observer(struct http_connection *connection, struct request *re
                          head->is_head ? "HEAD" : "GET", head->is_http_1_0 ? '0' : '1',
                          head->keep_alive ? "keep-alive" : "close");
 
-        parking_wait(parking_of(connection), &connection->guest, request, 0, &(struct parking_data){ text, (size_t)n }, 1);
+        parking_wait(parking_of(connection), &connection->guest, request, waiting_flags(connection),
+                     &(struct parking_data){ text, (size_t)n }, 1);
 }
 
 void http_park_waiting(struct http_connection *connection, struct request *request) {
@@ -121,7 +126,7 @@ void http_park_waiting(struct http_connection *connection, struct request *reque
         else {
                 const struct parking_data data = { inference_prompt(&request->inference), request->inference.prompt_len };
 
-                parking_wait(parking_of(connection), &connection->guest, request, 0, &data, 1);
+                parking_wait(parking_of(connection), &connection->guest, request, waiting_flags(connection), &data, 1);
         }
         /* It may have been in flight. */
         if (connection->parked_busy)
@@ -188,14 +193,14 @@ struct http_connection *http_adopt(struct http *http, int fd, unsigned flags) {
         "\",\"type\":\"server_error\",\"param\":null,\"code\":\"shutting-down\"}}"
 #define PARTING_EVENT "data: " PARTING "\n\n"
 
-void http_format_parting(char text[static HTTP_PARTING_MAX], unsigned flags) {
+void http_format_parting(char text[static HTTP_PARTING_MAX], unsigned flags, bool bodiless) {
         const char *body = flags & PARKED_EVENTS ? PARTING_EVENT : PARTING;
 
         if (!(flags & (PARKED_EVENTS | PARKED_JSON)))
                 snprintf(text, HTTP_PARTING_MAX,
                          "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n"
                          "Retry-After: 1\r\nConnection: close\r\n\r\n%s",
-                         strlen(body), body);
+                         strlen(body), bodiless ? "" : body);
         else if (flags & PARKED_CHUNKED)
                 snprintf(text, HTTP_PARTING_MAX, "%zx\r\n%s\r\n" HTTP_CHUNK_END, strlen(body), body);
         else

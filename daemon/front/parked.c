@@ -32,6 +32,8 @@ struct survivor {
         bool is_unix;           /* of a Unix socket */
         bool is_http;
         bool lost;              /* some of its rest is missing */
+        bool waits_bodiless;    /* what waits is a HEAD; or what the rest begins with */
+        bool rest_bodiless;
         bool busy;
         bool gone;
 };
@@ -320,10 +322,11 @@ static bool reader_next(struct log_reader *reader, struct parking_record *record
 
 /* What is known of a connection by a record of it, at `at`. */
 static void note_record(struct survivors *survivors, struct survivor *survivor, const struct parking_record *record,
-                        uint64_t at) {
+                        const char *data, uint64_t at) {
         switch (record->type) {
         case PARKING_WAITING:
                 survivor->waiting++;
+                survivor->waits_bodiless = record->flags & PARKING_BODILESS;
                 survivor->unheld += (record->flags & PARKING_UNHELD) != 0;
                 break;
         case PARKING_ANSWERED:
@@ -334,6 +337,7 @@ static void note_record(struct survivors *survivors, struct survivor *survivor, 
                 break;
         case PARKING_REST:
                 survivor->rest = at;
+                survivor->rest_bodiless = record->len > 5 && memcmp(data, "HEAD ", 5) == 0;
                 survivor->lost = false;
                 break;
         case PARKING_LOST:
@@ -364,7 +368,7 @@ static void read_records(struct log_reader *reader, uint64_t begin, struct survi
                 struct survivor *survivor = survivors_find(survivors, record.cookie);
 
                 if (survivor)
-                        note_record(survivors, survivor, &record, at);
+                        note_record(survivors, survivor, &record, data, at);
         }
         waiters_sort(&survivors->answered);
 }
@@ -374,7 +378,8 @@ static void refuse(const struct survivor *survivor, int fd) {
         char text[HTTP_PARTING_MAX];
 
         if (survivor->is_http || !survivor->is_unix)
-                http_format_parting(text, survivor->http_flags);
+                http_format_parting(text, survivor->http_flags,
+                                    survivor->waiting > 0 ? survivor->waits_bodiless : survivor->rest_bodiless);
         else
                 snprintf(text, sizeof(text), "%s", refusal);
         if (survivor->waiting > 0 || survivor->rest > 0 || survivor->lost)

@@ -62,6 +62,9 @@ enum parking_type {
 /* Flag of PARKING_WAITING and PARKING_ANSWERED: the request itself is not here, --max-parked. */
 #define PARKING_UNHELD 0x8000
 
+/* Flag of PARKING_WAITING, of HTTP: the answer has no body, for it is to a HEAD. */
+#define PARKING_BODILESS 0x4000
+
 /* Flags of PARKING_REST, of the request socket. */
 enum {
         PARKING_SKIP_END = 1 << 0,
