@@ -19,6 +19,9 @@
 
 #define LIST_SIZE_MIN 256
 
+/* /proc is listed until there is nothing new, and so often at the most. */
+#define LISTINGS_MAX 16
+
 size_t process_read_file(pid_t pid, const char *name, char *text, size_t size) {
         char path[64];
         _cleanup_close_ int fd = -1;
@@ -72,10 +75,56 @@ static bool is_proc_ours(void) {
         return !line || (sscanf(line, "\nNSpid: %d%*[ \t]%d", &outer, &inner) == 1 && outer == getpid());
 }
 
-int process_list_read(struct process_list *list) {
-        size_t room = 0;
+static int compare_pids(const void *a, const void *b) {
+        const struct process *x = a, *y = b;
+
+        return (x->id.pid > y->id.pid) - (x->id.pid < y->id.pid);
+}
+
+/* Room for one more. */
+static int make_room(struct process_list *list) {
+        size_t room = MAX(list->room * 2, (size_t)LIST_SIZE_MIN);
+        struct process *grown;
+
+        if (list->count < list->room)
+                return 0;
+        grown = reallocarray(list->processes, room, sizeof(*grown));
+        if (!grown)
+                return -ENOMEM;
+        list->processes = grown;
+        list->room = room;
+        return 0;
+}
+
+/* Adds the processes that the list does not have yet. Returns how many there are, or -errno. */
+static int read_new(DIR *directory, struct process_list *list, process_pick_fn *picks, void *data) {
+        const size_t known = list->count;
         struct dirent *entry;
+
+        while ((entry = readdir(directory))) {
+                const struct process key = {
+                        .id.pid = isdigit((unsigned char)entry->d_name[0]) ? (pid_t)atoi(entry->d_name) : 0,
+                };
+                struct process *process;
+
+                if (key.id.pid == 0 || (known > 0 && bsearch(&key, list->processes, known, sizeof(key), compare_pids)))
+                        continue;
+                if (make_room(list) < 0)
+                        return -ENOMEM;
+                process = &list->processes[list->count++];
+                if (process_read(key.id.pid, process) < 0)
+                        *process = (struct process){ .id.pid = key.id.pid, .state = 'X' };
+                else
+                        process->picked = picks && picks(process, data);
+        }
+        if (list->count > known)
+                qsort(list->processes, list->count, sizeof(*list->processes), compare_pids);
+        return (int)(list->count - known);
+}
+
+int process_list_read(struct process_list *list, process_pick_fn *picks, void *data) {
         DIR *directory;
+        int r = 1;
 
         *list = (struct process_list)PROCESS_LIST_NULL;
         if (!is_proc_ours())
@@ -83,26 +132,15 @@ int process_list_read(struct process_list *list) {
         directory = opendir("/proc");
         if (!directory)
                 return -errno;
-        while ((entry = readdir(directory))) {
-                if (!isdigit((unsigned char)entry->d_name[0]))
-                        continue;
-                if (list->count == room) {
-                        struct process *grown;
-
-                        room = MAX(room * 2, (size_t)LIST_SIZE_MIN);
-                        grown = reallocarray(list->processes, room, sizeof(*grown));
-                        if (!grown) {
-                                closedir(directory);
-                                process_list_deinit(list);
-                                return -ENOMEM;
-                        }
-                        list->processes = grown;
-                }
-                if (process_read((pid_t)atoi(entry->d_name), &list->processes[list->count]) == 0)
-                        list->count++;
+        /* A process that ended before it was read may have started another one that the listing does not have. */
+        for (unsigned i = 0; r > 0 && i < LISTINGS_MAX; i++) {
+                rewinddir(directory);
+                r = read_new(directory, list, picks, data);
         }
         closedir(directory);
-        return 0;
+        if (r < 0)
+                process_list_deinit(list);
+        return MIN(r, 0);
 }
 
 void process_list_deinit(struct process_list *list) {

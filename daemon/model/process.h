@@ -23,24 +23,30 @@ struct process {
         uint64_t processor;                     /* nanoseconds: its own, and of those whose end it has heard of */
         char state;                             /* as in proc(5) */
         bool exiting;                           /* it has no memory and no environment any more */
+        bool picked;                            /* of a list: as process_pick_fn said */
         char name[64];
 };
 
 struct process_list {
         struct process *processes;
         size_t count;
+        size_t room;
 };
 
-#define PROCESS_LIST_NULL { NULL, 0 }
+#define PROCESS_LIST_NULL { NULL, 0, 0 }
+
+/* Called for each process as soon as it is read: once all are listed, it may have ended, and have no environment. */
+typedef bool process_pick_fn(const struct process *process, void *data);
 
 /* Returns 0, -ESRCH: there is none, or -errno. */
 int process_read(pid_t pid, struct process *process);
 
 /*
- * Reads all processes that can be seen. Returns 0 or -errno; -EXDEV: /proc is that of another PID namespace, and its pids
- * are of no use here.
+ * Reads all processes that can be seen. Of a chain of processes that each start the next one and end, at least one is found
+ * alive. A process that ended before it could be read has the state X, and nothing else but its pid. `picks`: NULL for none.
+ * Returns 0 or -errno; -EXDEV: /proc is that of another PID namespace, and its pids are of no use here.
  */
-int process_list_read(struct process_list *list);
+int process_list_read(struct process_list *list, process_pick_fn *picks, void *data);
 void process_list_deinit(struct process_list *list);
 
 /* Returns a pidfd, -ESRCH if that process is gone, or -errno. */

@@ -26,6 +26,9 @@
 /* After this time /proc is read again for what is there and was not seen. */
 #define UNSEEN_INTERVAL (10 * NSEC_PER_MSEC)
 
+/* What is told by its environment counts as gone after so many looks in a row: a process that is in execve(2) shows none. */
+#define EMPTY_LOOKS 3
+
 /* Milliseconds between two looks at what does not end while msd ends. */
 #define DEINIT_PAUSE 100
 
@@ -40,10 +43,13 @@ static struct tree_member *find(const struct tree *tree, const struct process_id
 }
 
 /* Whether it belongs to the tree by itself, whatever its parent is. */
-static bool belongs(const struct tree *tree, const struct process *process) {
+static bool belongs(const struct process *process, void *data) {
+        const struct tree *tree = data;
         bool is_adopted = process->parent == getpid();
         enum owner owner;
 
+        if (process->id.pid == getpid() || process_has_ended(process))
+                return false;
         if (process->id.pid == tree->root || find(tree, &process->id))
                 return true;
         if (is_adopted && !tree->adopts_strangers)
@@ -55,7 +61,7 @@ static bool belongs(const struct tree *tree, const struct process *process) {
 }
 
 /* Writes the indices of those that belong to the tree, each behind its parent, and returns how many there are. */
-static size_t select_members(const struct tree *tree, const struct process_list *list, size_t *selected, bool *marks) {
+static size_t select_members(const struct process_list *list, size_t *selected, bool *marks) {
         size_t count = 0;
 
         for (size_t i = 0; i < list->count; i++) {
@@ -63,7 +69,7 @@ static size_t select_members(const struct tree *tree, const struct process_list 
 
                 /* One that has ended has no children, and is its parent's to reap. Marked, it is not looked at again. */
                 marks[i] = process->id.pid == getpid() || process_has_ended(process);
-                if (!marks[i] && belongs(tree, process)) {
+                if (!marks[i] && process->picked) {
                         marks[i] = true;
                         selected[count++] = i;
                 }
@@ -85,7 +91,7 @@ int tree_look(struct tree *tree) {
         size_t count;
         int r;
 
-        r = process_list_read(&list);
+        r = process_list_read(&list, belongs, tree);
         if (r < 0)
                 return r;
         selected = calloc(list.count, sizeof(*selected));
@@ -95,7 +101,7 @@ int tree_look(struct tree *tree) {
                 process_list_deinit(&list);
                 return -ENOMEM;
         }
-        count = select_members(tree, &list, selected, marks);
+        count = select_members(&list, selected, marks);
         for (size_t i = 0; i < count; i++) {
                 const struct process *process = &list.processes[selected[i]];
                 const struct tree_member *before = find(tree, &process->id);
@@ -111,7 +117,7 @@ int tree_look(struct tree *tree) {
         return 0;
 }
 
-/* Returns whether a signal was sent. */
+/* Returns whether a signal was sent, or came too late: the process may have started another one. */
 static bool signal_member(struct tree_member *member, bool kill) {
         bool *signalled = kill ? &member->killed : &member->terminated;
         int r;
@@ -124,7 +130,7 @@ static bool signal_member(struct tree_member *member, bool kill) {
                 (void)process_signal(&member->process.id, SIGCONT);
         member->error = r < 0 && r != -ESRCH ? -r : 0;
         *signalled = r == 0 || r == -EPERM;
-        return r == 0;
+        return r == 0 || r == -ESRCH;
 }
 
 /* Signals every member that was not, and those that they start meanwhile. Returns as tree_look() does. */
@@ -147,13 +153,18 @@ static int signal_members(struct tree *tree) {
 }
 
 /*
- * Whether there are processes that the last look did not find: one that ends while /proc is read, and has started another one, is
- * seen no more, and the other is not seen yet. Whoever is left of the tree is a child of msd, or has an ancestor that is.
+ * Whether there may be processes that the last look did not find. Whoever is left of the tree is a child of msd, or has an
+ * ancestor that is; but not so with left-overs, and the children of msd that are strangers say nothing.
  */
-static bool has_unseen(const struct tree *tree) {
+static bool has_unseen(struct tree *tree) {
         siginfo_t info;
 
-        return tree->count == 0 && !tree->adopts_strangers && waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) == 0;
+        tree->empty_looks = tree->count == 0 ? tree->empty_looks + 1 : 0;
+        if (tree->count > 0)
+                return false;
+        if (tree->with_left_overs || tree->adopts_strangers)
+                return tree->empty_looks < EMPTY_LOOKS;
+        return waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) == 0;
 }
 
 /* Says which processes do not end. */
@@ -183,6 +194,7 @@ static void forget(struct tree *tree) {
         free(STEAL_POINTER(tree->members));
         tree->count = 0;
         tree->root = 0;
+        tree->empty_looks = 0;
         tree->stopping = tree->killing = tree->terminated = tree->with_left_overs = false;
 }
 

@@ -39,6 +39,7 @@ struct tree {
         pid_t root;                             /* what msd started, and its group; 0: none, or it was reaped */
         struct tree_member *members;            /* as of the last look */
         size_t count;
+        unsigned empty_looks;                   /* in a row, which found no member */
         bool stopping;
         bool killing;
         bool terminated;                        /* the group of the root got SIGTERM or SIGKILL as a whole */

@@ -144,13 +144,41 @@ START_TEST(process_all) {
         unsigned found = 0;
         pid_t pid = start(NULL);
 
-        ck_assert_int_eq(process_list_read(&list), 0);
+        ck_assert_int_eq(process_list_read(&list, NULL, NULL), 0);
         for (size_t i = 0; i < list.count; i++)
                 found += list.processes[i].id.pid == pid || list.processes[i].id.pid == getpid();
         ck_assert_uint_eq(found, 2);
         process_list_deinit(&list);
         process_list_deinit(&list);
         end(pid);
+}
+END_TEST
+
+/* Starts another process behind the listing. */
+static bool pick_self(const struct process *process, void *data) {
+        pid_t *started = data;
+
+        if (process->id.pid != getpid())
+                return false;
+        *started = start(NULL);
+        return true;
+}
+
+/* A process that was started during the listing is found too. One is picked while it is read. */
+START_TEST(process_started_meanwhile) {
+        struct process_list list;
+        unsigned found = 0;
+        pid_t started = 0;
+
+        ck_assert_int_eq(process_list_read(&list, pick_self, &started), 0);
+        ck_assert_int_gt(started, 0);
+        for (size_t i = 0; i < list.count; i++) {
+                found += list.processes[i].id.pid == started;
+                ck_assert(list.processes[i].picked == (list.processes[i].id.pid == getpid()));
+        }
+        ck_assert_uint_eq(found, 1);
+        process_list_deinit(&list);
+        end(started);
 }
 END_TEST
 
@@ -186,7 +214,7 @@ START_TEST(process_foreign_proc) {
                         _exit(errno == EPERM ? 77 : 1);
                 inner = fork();
                 if (inner == 0)
-                        _exit(process_list_read(&list) == -EXDEV && list.count == 0 ? 0 : 1);
+                        _exit(process_list_read(&list, NULL, NULL) == -EXDEV && list.count == 0 ? 0 : 1);
                 _exit(waitpid(inner, &status, 0) == inner && WIFEXITED(status) ? WEXITSTATUS(status) : 1);
         }
         ck_assert_int_eq(waitpid(outer, &status, 0), outer);
@@ -208,6 +236,7 @@ static Suite *process_suite(void) {
         tcase_add_test(tcase, process_ended);
         tcase_add_test(tcase, process_thread_left);
         tcase_add_test(tcase, process_all);
+        tcase_add_test(tcase, process_started_meanwhile);
         tcase_add_test(tcase, process_signals);
         tcase_add_test(tcase, process_foreign_proc);
         suite_add_tcase(suite, tcase);

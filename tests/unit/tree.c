@@ -39,15 +39,26 @@ static int list_error;
 
 /* So often nothing of the tree is found in it: each process there has ended when it is looked at, and has started the next one. */
 static unsigned list_misses;
-int __real_process_list_read(struct process_list *list);
-int __wrap_process_list_read(struct process_list *list);
-int __wrap_process_list_read(struct process_list *list) {
+
+/* This process ends once all are listed; 0: none. */
+static pid_t list_ends;
+int __real_process_list_read(struct process_list *list, process_pick_fn *picks, void *data);
+int __wrap_process_list_read(struct process_list *list, process_pick_fn *picks, void *data);
+int __wrap_process_list_read(struct process_list *list, process_pick_fn *picks, void *data) {
+        int r;
+
         *list = (struct process_list)PROCESS_LIST_NULL;
         if (list_error == 0 && list_misses > 0) {
                 list_misses--;
                 return 0;
         }
-        return list_error < 0 ? list_error : __real_process_list_read(list);
+        r = list_error < 0 ? list_error : __real_process_list_read(list, picks, data);
+        if (list_ends > 0) {
+                ck_assert_int_eq(kill(list_ends, SIGKILL), 0);
+                ck_assert_int_eq(waitpid(list_ends, NULL, 0), list_ends);
+                list_ends = 0;
+        }
+        return r;
 }
 
 /* What is done by the clock is done at once: it goes on by an hour. */
@@ -242,16 +253,24 @@ START_TEST(tree_strangers) {
 }
 END_TEST
 
-/* What a dead msd has left at the same place; nothing of a living one's, and nothing of another place. */
-START_TEST(tree_left_overs) {
-        char value[OWNER_MAX];
-        pid_t pids[3], dead = fork();
-        unsigned long long n[3];
+/* What is in MSD_OWNER of an msd that is dead, `n` the numbers behind its pid. */
+static pid_t dead_owner(char value[static OWNER_MAX], unsigned long long n[static 3]) {
+        pid_t dead = fork();
 
         if (dead == 0)
                 _exit(0);
         ck_assert_int_eq(waitpid(dead, NULL, 0), dead);
         ck_assert_int_eq(sscanf(owner, "%*d:%llu:%llu:%llu:", &n[0], &n[1], &n[2]), 3);
+        snprintf(value, OWNER_MAX, "%d:%llu:%llu:%llu:%s", (int)dead, n[0], n[1], n[2], place);
+        return dead;
+}
+
+/* What a dead msd has left at the same place; nothing of a living one's, and nothing of another place. */
+START_TEST(tree_left_overs) {
+        char value[OWNER_MAX];
+        unsigned long long n[3];
+        pid_t pids[3], dead = dead_owner(value, n);
+
         tree.adopts_strangers = true;
         ck_assert(!tree_stop_left_overs(&tree, 60 * NSEC_PER_SEC));
 
@@ -271,6 +290,67 @@ START_TEST(tree_left_overs) {
         ck_assert(!tree_stop_left_overs(&tree, 60 * NSEC_PER_SEC));
         for (unsigned i = 1; i < 3; i++)
                 ck_assert_int_eq(kill(pids[i], SIGKILL), 0);
+}
+END_TEST
+
+/* A process that ends as soon as all are listed was a left-over all the same: it may have started another one. */
+START_TEST(tree_left_over_ends) {
+        char value[OWNER_MAX];
+        unsigned long long n[3];
+
+        (void)dead_owner(value, n);
+        tree.adopts_strangers = true;
+        list_ends = start_script("echo >&3; exec sleep 4711", value);
+        ck_assert(tree_stop_left_overs(&tree, 60 * NSEC_PER_SEC));
+        run();
+        ck_assert_uint_eq(gone, 1);
+}
+END_TEST
+
+/* A left-over that a look misses, as its environment is not there for a moment, is ended. */
+START_TEST(tree_left_over_missed) {
+        char value[OWNER_MAX];
+        unsigned long long n[3];
+        pid_t left;
+
+        (void)dead_owner(value, n);
+        tree.adopts_strangers = true;
+        left = start_script("echo >&3; exec sleep 4711", value);
+        ck_assert(tree_stop_left_overs(&tree, 60 * NSEC_PER_SEC));
+        list_misses = 2;
+        run();
+        ck_assert_uint_eq(gone, 1);
+        ck_assert_uint_eq(list_misses, 0);
+        ck_assert(!lives(left));
+}
+END_TEST
+
+/* Each process of a chain of left-overs starts the next one and ends soon: none gets away. */
+START_TEST(tree_left_over_chain) {
+        char value[OWNER_MAX], line;
+        unsigned long long n[3];
+        int pipes[2];
+
+        (void)dead_owner(value, n);
+        tree.adopts_strangers = true;
+        ck_assert_int_eq(pipe(pipes), 0);
+        if (fork() == 0) {
+                (void)setenv(OWNER_VARIABLE, value, 1);
+                (void)close(pipes[0]);
+                signal(SIGTERM, SIG_IGN);
+                (void)dup2(pipes[1], 3);
+                execlp("sh", "sh", "-c", "n() { echo >&3; sleep 0.03; n & sleep 0.01; }; n", NULL);
+                _exit(127);
+        }
+        close(pipes[1]);
+        ck_assert_int_eq(read(pipes[0], &line, 1), 1);
+        ck_assert(tree_stop_left_overs(&tree, 300 * NSEC_PER_MSEC));
+        run();
+        ck_assert_uint_eq(gone, 1);
+        /* The file ends when the last process has ended. */
+        while (read(pipes[0], &line, 1) > 0)
+                ;
+        close(pipes[0]);
 }
 END_TEST
 
@@ -404,6 +484,9 @@ static Suite *tree_suite(void) {
         tcase_add_test(tcase, tree_without_root);
         tcase_add_test(tcase, tree_strangers);
         tcase_add_test(tcase, tree_left_overs);
+        tcase_add_test(tcase, tree_left_over_ends);
+        tcase_add_test(tcase, tree_left_over_missed);
+        tcase_add_test(tcase, tree_left_over_chain);
         tcase_add_test(tcase, tree_held);
         tcase_add_test(tcase, tree_without_proc);
         tcase_add_test(tcase, tree_unseen);
