@@ -169,7 +169,8 @@ void history_deinit(struct history *history) {
         clock_gettime(CLOCK_REALTIME, &deadline);
         deadline.tv_sec += STOP_SECONDS;
         /* A thread that hangs in the kernel is left to the end of the process. */
-        (void)pthread_timedjoin_np(history->writer, NULL, &deadline);
+        if (pthread_timedjoin_np(history->writer, NULL, &deadline) != 0)
+                pthread_detach(history->writer);
         history->writing = false;
 }
 

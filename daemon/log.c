@@ -387,6 +387,8 @@ static void writer_stop(struct writer *writer) {
         /* One that hangs in a write is left to the end of the process. */
         if (finished)
                 pthread_join(writer->thread, NULL);
+        else
+                pthread_detach(writer->thread);
 }
 
 void log_stop(void) {

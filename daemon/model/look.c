@@ -74,5 +74,7 @@ void look_deinit(struct look *look) {
         /* A thread that hangs in the kernel, and what it was given, are left to the end of the process. */
         if (pthread_timedjoin_np(look->thread, NULL, &deadline) == 0)
                 free(look->job);
+        else
+                pthread_detach(look->thread);
         look->job = NULL;
 }
