@@ -131,9 +131,12 @@ static void child_ended(struct child *child, const struct child_end *end) {
         struct upstream *upstream = container_of(child, struct upstream, child);
 
         (void)end;
-        if (upstream->phase == PHASE_AWAITING_END)
+        if (upstream->phase == PHASE_AWAITING_END) {
                 upstream_clear_place(upstream);
-        else if (upstream->phase == PHASE_STOPPING) {
+                return;
+        }
+        upstream_leave_place(upstream);
+        if (upstream->phase == PHASE_STOPPING) {
                 upstream->phase = PHASE_NONE;
                 upstream->events->stopped(upstream->events);
         }

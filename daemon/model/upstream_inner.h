@@ -134,6 +134,9 @@ void upstream_checked(struct upstream *upstream, unsigned status, bool refused);
 /* Starts the command, after it was looked whether somebody else listens at its address. */
 void upstream_clear_place(struct upstream *upstream);
 
+/* Removes the socket file that the server has left there. */
+void upstream_leave_place(struct upstream *upstream);
+
 /* What came of looking: `accepts`, somebody took the connection. */
 void upstream_place_probed(struct upstream *upstream, bool accepts);
 

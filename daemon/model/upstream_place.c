@@ -107,6 +107,16 @@ void upstream_clear_place(struct upstream *upstream) {
         }
 }
 
+/* A server that listens there now is somebody else's: the own one is gone. */
+void upstream_leave_place(struct upstream *upstream) {
+        const char *path = upstream->target.socket;
+        struct ucred listener;
+        struct stat st;
+
+        if (path[0] && lstat(path, &st) == 0 && S_ISSOCK(st.st_mode) && find_listener(path, &listener) == 0)
+                (void)unlink(path);
+}
+
 void upstream_place_probed(struct upstream *upstream, bool accepts) {
         const struct endpoint *endpoint = &upstream->fetcher.resolver.endpoints[upstream->fetcher.current];
         const struct listening_socket *socket;

@@ -7,7 +7,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -115,6 +117,52 @@ START_TEST(behind_a_shell) {
         (void)process_wait(&msd.process);
         ck_assert_ptr_nonnull(strstr(msd.process.output.data, "finished\n"));
         daemon_expect_exit(&msd, 0);
+}
+END_TEST
+
+static void wait_socket_removed(void) {
+        uint64_t patience = clock_patience();
+
+        while (access(upstream_socket, F_OK) == 0) {
+                if (clock_now() >= patience)
+                        process_give_up("%s is still there", upstream_socket);
+                (void)process_poll(NULL, 0, clock_now() + 10 * NSEC_PER_MSEC);
+        }
+}
+
+/* A server that leaves its socket file behind: msd removes it. */
+START_TEST(socket_file_removed) {
+        start(OPTIONS(), "exec \"$@\"", OPTIONS());
+        daemon_wait_ready(&msd);
+        ck_assert_int_eq(access(upstream_socket, F_OK), 0);
+        daemon_stop(&msd);
+        ck_assert_int_lt(access(upstream_socket, F_OK), 0);
+}
+END_TEST
+
+START_TEST(socket_file_removed_when_idle) {
+        start(OPTIONS("--idle-timeout", "100ms"), "exec \"$@\"", OPTIONS());
+        daemon_wait_ready(&msd);
+        wait_socket_removed();
+        daemon_stop(&msd);
+}
+END_TEST
+
+/* Not one at which somebody else listens meanwhile. */
+START_TEST(socket_file_of_others) {
+        struct sockaddr_un address = { .sun_family = AF_UNIX };
+        int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+        start(OPTIONS(), "exec \"$@\"", OPTIONS());
+        daemon_wait_ready(&msd);
+        ck_assert_int_eq(unlink(upstream_socket), 0);
+        ck_assert_uint_lt(strlen(upstream_socket), sizeof(address.sun_path));
+        memcpy(address.sun_path, upstream_socket, strlen(upstream_socket) + 1);
+        ck_assert_int_eq(bind(fd, (const struct sockaddr *)&address, sizeof(address)), 0);
+        ck_assert_int_eq(listen(fd, 8), 0);
+        daemon_stop(&msd);
+        ck_assert_int_eq(access(upstream_socket, F_OK), 0);
+        close(fd);
 }
 END_TEST
 
@@ -511,6 +559,9 @@ static void add(TCase *tests) {
 
         tcase_add_checked_fixture(tests, setup, teardown);
         tcase_add_test(tests, behind_a_shell);
+        tcase_add_test(tests, socket_file_removed);
+        tcase_add_test(tests, socket_file_removed_when_idle);
+        tcase_add_test(tests, socket_file_of_others);
         tcase_add_loop_test(tests, left_at_the_stop, 0, n);
         tcase_add_loop_test(tests, left_after_a_failed_load, 0, n);
         tcase_add_test(tests, left_at_once);
