@@ -52,12 +52,20 @@ static const char *default_path(char path[static ADDRESS_PATH_MAX]) {
         return path;
 }
 
-/* A socket of the service manager that is one of the set; or is not `wanted`, or none that listens, and is closed. */
-static void take_listening(struct listener_set *set, int fd, bool wanted) {
-        if (!wanted || set->count == LISTENER_SET_MAX || !notify_is_listening(fd, true))
-                close(fd);
-        else
-                set->sockets[set->count++] = (struct listener_socket){ .fd = fd, .file = -1 };
+/* A socket of the service manager that is one of the set; or is not `wanted`, or cannot be one of it, and is closed. */
+static void take_listening(struct listener_set *set, const struct passed *passed, bool wanted) {
+        const char *error = !notify_is_listening(passed->fd, true)    ? "it is no stream socket that listens" :
+                            set->count == LISTENER_SET_MAX            ? "too many have this name" :
+                                                                        NULL;
+
+        if (wanted && !error) {
+                set->sockets[set->count++] = (struct listener_socket){ .fd = passed->fd, .file = -1 };
+                return;
+        }
+        if (wanted)
+                log_warning("Cannot use descriptor %d, which the service manager passed with the name %s, ignoring: %s", passed->fd,
+                            passed->name, error);
+        close(passed->fd);
 }
 
 /*
@@ -78,11 +86,11 @@ static int take_passed(const struct options *options, struct listener_socket *so
                 if (parked_list_add(parked, passed[i].name, passed[i].fd))
                         continue;
                 if (strcmp(passed[i].name, "http") == 0) {
-                        take_listening(http, passed[i].fd, options->http_count == 0);
+                        take_listening(http, &passed[i], options->http_count == 0);
                         continue;
                 }
                 if (strcmp(passed[i].name, "agent-check") == 0) {
-                        take_listening(agent, passed[i].fd, !options->agent_check);
+                        take_listening(agent, &passed[i], !options->agent_check);
                         continue;
                 }
                 if (options->socket) {

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -431,6 +432,23 @@ START_TEST(passed_in_vain) {
 }
 END_TEST
 
+/* What is no socket that listens is named. */
+START_TEST(passed_unusable) {
+        int fds[] = { socket(AF_UNIX, SOCK_STREAM, 0), memfd_create("file", 0) };
+        const struct process_setup with = { .passed = fds, .passed_names = "http:agent-check", .passed_n = 2 };
+
+        daemon_start_with(&front.msd, &with, OPTIONS("--load-time", "0"));
+        daemon_wait_ready(&front.msd);
+        process_wait_errors(&front.msd.process, "Cannot use descriptor 3, which the service manager passed with the name http, "
+                                                "ignoring: it is no stream socket that listens\n");
+        process_wait_errors(&front.msd.process, "Cannot use descriptor 4, which the service manager passed with the name "
+                                                "agent-check, ignoring: it is no stream socket that listens\n");
+        daemon_stop(&front.msd);
+        close(fds[0]);
+        close(fds[1]);
+}
+END_TEST
+
 /* By default nowhere. */
 START_TEST(nowhere) {
         daemon_start(&front.msd, "--load-time", "0", NULL);
@@ -651,6 +669,7 @@ static void add(TCase *tests) {
         tcase_add_test(tests, passed_tcp);
         tcase_add_test(tests, passed_both);
         tcase_add_test(tests, passed_in_vain);
+        tcase_add_test(tests, passed_unusable);
         tcase_add_test(tests, nowhere);
         tcase_add_test(tests, replaced_while_loading);
         tcase_add_test(tests, replaced_when_ready);
