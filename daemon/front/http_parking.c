@@ -182,6 +182,7 @@ struct http_connection *http_adopt(struct http *http, int fd, unsigned flags) {
                 log_warning("Cannot take over an HTTP connection, ignoring: %s", strerror(-error));
         else if (flags & (PARKED_EVENTS | PARKED_JSON)) {
                 connection->early = flags & PARKED_EVENTS ? HTTP_EARLY_EVENTS : HTTP_EARLY_JSON;
+                connection->framing = flags & PARKED_CHUNKED ? HTTP_FRAMING_CHUNKED : HTTP_FRAMING_CLOSE;
                 connection->began = connection->head_sent = true;
                 http_park_began(connection);
         }
