@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "client/await.h"
 #include "client/deadline.h"
 #include "client/input.h"
 #include "client/options.h"
@@ -82,8 +83,8 @@ static int no_daemon(struct run *run, int error) {
         return STATUS_NO_DAEMON;
 }
 
-/* Connects to the daemon. Returns 0, or the exit status, having said why. */
-static int reach(struct run *run) {
+/* Connects to the daemon. Returns as session_connect() does. */
+static int connect_once(struct run *run) {
         const struct options *options = &run->options;
         int r;
 
@@ -97,6 +98,41 @@ static int reach(struct run *run) {
                         r = second;
                 }
         }
+        return r;
+}
+
+/* The same once a daemon listens, if there is none yet. */
+static int connect_in_time(struct run *run) {
+        const char *paths[] = { run->options.path, run->options.fallback, NULL };
+        _cleanup_(await_deinit) struct await await = AWAIT_NULL;
+        bool advised = false;
+        int r, watched;
+
+        r = await_init(&await);
+        if (r < 0)
+                return r;
+        for (;;) {
+                watched = await_watch(&await, paths[0]);
+                if (watched == 0 && paths[1])
+                        watched = await_watch(&await, paths[1]);
+                r = connect_once(run);
+                if (watched < 0 || (r != -ENOENT && r != -ECONNREFUSED))
+                        return r;
+                if (!advised && bar_is_for(STDERR_FILENO))
+                        output_advise("No daemon listens at %s yet: waiting for it.", run->path);
+                advised = true;
+                r = await_change(&await, paths, r, run->deadline);
+                if (r == SESSION_TIMED_OUT)
+                        snprintf(run->unanswered, sizeof(run->unanswered), "no daemon listens");
+                if (r != 0)
+                        return r;
+        }
+}
+
+/* Connects to the daemon. Returns 0, or the exit status, having said why. */
+static int reach(struct run *run) {
+        const int r = run->options.command == COMMAND_WAIT ? connect_in_time(run) : connect_once(run);
+
         if (r == SESSION_TIMED_OUT)
                 return timed_out(run, run->unanswered);
         return r < 0 ? no_daemon(run, r) : 0;

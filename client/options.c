@@ -17,7 +17,7 @@ const char options_help[] =
         "  request ID...         run inference for each ID and print the answers;\n"
         "                        - reads IDs from standard input\n"
         "  status                print the daemon's state\n"
-        "  wait                  wait until the model is ready\n"
+        "  wait                  wait until the daemon listens and the model is ready\n"
         "  load                  load the model again after it failed (administrator)\n"
         "  shutdown              stop the daemon (administrator)\n"
         "\n"

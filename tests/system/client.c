@@ -22,8 +22,7 @@
 
 START_TEST(no_daemon) {
         static const char *const commands[][4] = {
-                { "request", "1" }, { "status" }, { "status", "--json" }, { "wait" }, { "load" },
-                { "shutdown" },
+                { "request", "1" }, { "status" }, { "status", "--json" }, { "load" }, { "shutdown" },
         };
         char directory[SUITE_PATH_MAX], path[SUITE_PATH_MAX + 16];
         struct process mscli;
