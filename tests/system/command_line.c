@@ -454,7 +454,7 @@ START_TEST(socket_of_the_environment) {
 
         /* The option counts more. */
         ck_assert_int_eq(run_mscli_with(&mscli, "/nowhere/msd.sock", &setup,
-                                        (const char *[]){ "wait", NULL }), 3);
+                                        (const char *[]){ "status", NULL }), 3);
         ck_assert_ptr_nonnull(strstr(text_get(&mscli.errors), "/nowhere/msd.sock"));
         process_free(&mscli);
         daemon_stop(&daemon);
