@@ -38,7 +38,7 @@ struct queue {
         struct places places[PLACES_KINDS];
         /* Requests that were in flight when the model crashed. All are counted before the gate of the next generation opens. */
         atomic_uint_fast64_t suspects;
-        atomic_uint_fast64_t lost;      /* requests that wait to hear whether the model has crashed */
+        atomic_uint_fast64_t lost;      /* requests of all lanes that wait to hear whether the model has crashed */
         /* An administrator wants the model loaded again; or the daemon to stop. */
         void (*load)(struct queue *queue);
         void (*shutdown)(struct queue *queue);
@@ -83,6 +83,7 @@ struct lane {
         struct request_memory memory;
         struct wait_list lists[PLACES_KINDS];
         struct list deferred;           /* waiting until `due` of each, to be sent again; in the order of that */
+        uint64_t lost;                  /* those of its own requests that count in `lost` of the queue */
         struct list in_flight;          /* in the order of arrival where there is a time-out */
         struct list observers;          /* REQUEST_WAIT, REQUEST_LOAD */
         struct watch gate_watch;

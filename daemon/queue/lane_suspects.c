@@ -6,13 +6,16 @@
 #define BROKEN_TWICE "The connection to the model broke twice before an answer began"
 
 void lane_note_lost(struct lane *lane, struct request *request) {
-        if (!request->inference.lost)
-                atomic_fetch_add(&lane->queue->lost, 1);
+        if (request->inference.lost)
+                return;
         request->inference.lost = true;
+        lane->lost++;
+        atomic_fetch_add(&lane->queue->lost, 1);
 }
 
 static void clear_lost(struct lane *lane, struct request *request) {
         request->inference.lost = request->inference.spent = false;
+        lane->lost--;
         atomic_fetch_sub(&lane->queue->lost, 1);
 }
 
@@ -45,22 +48,16 @@ static void make_suspect(struct lane *lane, struct request *request) {
  * have everybody wait for it.
  */
 static bool judge(struct lane *lane, struct request *request, enum loss how, const char *reason) {
-        const bool spent = request->inference.spent, suspect = request->inference.suspect;
+        const struct inference *inference = &request->inference;
+        const bool fails = how == LOSS_CRASHED ? inference->suspect : inference->spent;
 
-        if (how == LOSS_CRASHED && !suspect && request->inference.is_light && !spent) {
-                clear_lost(lane, request);
-                return false;
-        }
-        if (how == LOSS_CRASHED && !suspect) {
-                make_suspect(lane, request);
-                return false;
-        }
-        if (how == LOSS_CRASHED || spent) {
+        if (fails)
                 lane_fail(lane, request, PROTOCOL_INFERENCE_FAILED, reason);
-                return true;
-        }
-        clear_lost(lane, request);
-        return false;
+        else if (how == LOSS_CRASHED && (!inference->is_light || inference->spent))
+                make_suspect(lane, request);
+        else
+                clear_lost(lane, request);
+        return fails;
 }
 
 /* Those of a list. Returns with how many it is over. */
@@ -96,7 +93,7 @@ static void judge_by_loss(struct lane *lane) {
 }
 
 void lane_settle_lost(struct lane *lane) {
-        if (atomic_load(&lane->queue->lost) == 0)
+        if (lane->lost == 0)
                 return;
         if (lane_is_lost_before(lane))
                 judge_by_loss(lane);
