@@ -9,7 +9,7 @@
 #include "common/number.h"
 #include "common/util.h"
 
-/* Who is answered at once has nothing to read. */
+/* A client that is answered at once has nothing to read. */
 #define PROGRESS_DELAY (300 * NSEC_PER_MSEC)
 #define PROGRESS_PERIOD NSEC_PER_SEC
 
@@ -25,7 +25,7 @@ static const char *whole_seconds(char buffer[static NUMBER_DURATION_MAX], uint64
         return number_format_duration(buffer, nsec / NSEC_PER_SEC * NSEC_PER_SEC);
 }
 
-/* What is known of the model, and of the others. */
+/* The state of the model, and of the other requests. */
 static void describe(const struct progress *progress, char text[static DESCRIPTION_MAX]) {
         const struct status *status = &progress->status;
         char load[NUMBER_DURATION_MAX], words[BAR_WORDS_MAX], others[64] = "";

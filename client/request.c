@@ -111,7 +111,7 @@ static int take_status(struct request *request, const struct protocol_reply *rep
 
         if (!progress->asked || reply->type == PROTOCOL_PART)
                 return SESSION_MALFORMED;
-        /* What was sent before it, it counts, unless that was answered before it. */
+        /* It counts the requests that were sent before it, unless these were answered before it. */
         own = request->sent_before > request->answered ? request->sent_before - request->answered : 0;
         progress_answered(progress, body, (size_t)reply->length, own, deadline_now());
         return 0;
@@ -183,7 +183,7 @@ static int request_reply(struct session_events *events, const struct protocol_re
                 return reply->type == PROTOCOL_ERR ? take_last_error(request, reply) : take_status(request, reply, body);
         if (request->answered == request->sent)
                 return SESSION_MALFORMED;
-        /* What is printed as it comes has to be what was asked for. */
+        /* An answer that is printed as it comes has to be to a request of this program. */
         if (request->stream && !id_is(reply, input->ids.data))
                 return SESSION_MALFORMED;
 

@@ -213,7 +213,7 @@ int session_run(struct session *session, struct session_events *events) {
                                 return r;
                 }
 
-                /* What is left in the socket is not waited for. */
+                /* Bytes that are left in the socket are not waited for. */
                 limit = &left;
                 if (drained)
                         limit = deadline_left(deadline_earlier(session->deadline, events->wake), &left);

@@ -78,7 +78,7 @@ void line_skip(struct line *line, uint64_t n);
  */
 int line_keep(struct line *line);
 
-/* What is to be dropped of what is still to come, and whether it is; for a buffer that goes on in another process. */
+/* Input that is still to come and is to be dropped; for a buffer that goes on in another process. */
 struct line_state {
         uint64_t skip;
         bool skip_end;

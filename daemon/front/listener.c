@@ -23,7 +23,7 @@
 #define ACCEPT_BATCH 64
 
 /* Another worker may have been faster, and a client may have gone again; who finds none so often in a row rests. */
-#define VAIN_MAX 32
+#define FAILURES_MAX 32
 
 /* A peer that has vanished without a word is found gone after some two minutes: tcp(7). */
 #define TCP_IDLE_SECONDS 60
@@ -294,13 +294,13 @@ static void listener_ready(struct watch *watch, uint32_t events) {
                         int error = errno;
 
                         atomic_fetch_sub(&listener->limit->connections, 1);
-                        listener->vain++;
-                        if (error == EAGAIN && listener->vain < VAIN_MAX)
+                        listener->failures++;
+                        if (error == EAGAIN && listener->failures < FAILURES_MAX)
                                 return;
                         /* The error of one that has gone again is not the socket's: accept(2). */
-                        if ((error == EINTR || error == ECONNABORTED) && listener->vain < VAIN_MAX)
+                        if ((error == EINTR || error == ECONNABORTED) && listener->failures < FAILURES_MAX)
                                 continue;
-                        listener->vain = 0;
+                        listener->failures = 0;
                         if (error != EMFILE && error != ENFILE && error != ENOBUFS && error != ENOMEM && error != EAGAIN &&
                             !listener->said)
                                 log_warning("Cannot accept connections, trying again: %s", strerror(error));
@@ -308,7 +308,7 @@ static void listener_ready(struct watch *watch, uint32_t events) {
                         listener_pause(listener);
                         return;
                 }
-                listener->vain = 0;
+                listener->failures = 0;
                 listener->said = false;
                 listener->accepted(listener, fd);
         }

@@ -18,7 +18,7 @@
 #include "common/util.h"
 
 /* A descriptor that is said to be readable so often in a row, and is not, is broken. */
-#define VAIN_MAX 100
+#define FAILURES_MAX 100
 
 /* Reads of one pipe in a turn: all that it holds, and not for ever what comes meanwhile. */
 #define READS_MAX 64
@@ -32,7 +32,7 @@ static void stream_close(struct child_stream *stream) {
         unwatch_and_close(&stream->watch);
         free(STEAL_POINTER(stream->buffer));
         stream->len = 0;
-        stream->vain = 0;
+        stream->failures = 0;
 }
 
 static void child_close(struct child *child) {
@@ -41,7 +41,7 @@ static void child_close(struct child *child) {
         stream_close(&child->out);
         stream_close(&child->err);
         child->start_fd = util_close(child->start_fd);
-        child->notify_vain = 0;
+        child->notify_failures = 0;
         child->process.pid = 0;
 }
 
@@ -58,11 +58,11 @@ static void say(struct child *child, struct child_stream *stream, const char *li
  * One of its descriptors was said to be readable, and reading it has failed, as it does when all was read. Returns false when
  * that was so too often in a row: it would stand still with its pipe full, or wait to be heard, and is to begin anew.
  */
-static bool is_heard(struct child *child, unsigned *vain) {
+static bool is_heard(struct child *child, unsigned *failures) {
         char text[128];
         int n;
 
-        if (++*vain < VAIN_MAX)
+        if (++*failures < FAILURES_MAX)
                 return true;
         n = snprintf(text, sizeof(text), "Cannot be heard any more: %s", strerror(errno));
         say(child, &child->err, text, (size_t)n);
@@ -78,8 +78,8 @@ static bool stream_read(struct child *child, struct child_stream *stream) {
                 char *end;
 
                 if (n < 0)
-                        return is_heard(child, &stream->vain);
-                stream->vain = 0;
+                        return is_heard(child, &stream->failures);
+                stream->failures = 0;
                 if (n == 0) {
                         if (stream->len > 0)
                                 say(child, stream, stream->buffer, stream->len);
@@ -156,7 +156,7 @@ static void notify_ready(struct watch *watch, uint32_t events) {
         while ((n = receive_trusted(watch->fd, message, sizeof(message) - 1)) >= 0) {
                 char *saved;
 
-                child->notify_vain = 0;
+                child->notify_failures = 0;
 
                 message[n] = '\0';
                 for (char *line = strtok_r(message, "\n", &saved); line; line = strtok_r(NULL, "\n", &saved))
@@ -165,7 +165,7 @@ static void notify_ready(struct watch *watch, uint32_t events) {
                 if (watch->fd < 0)
                         return;
         }
-        if (!is_heard(child, &child->notify_vain))
+        if (!is_heard(child, &child->notify_failures))
                 reactor_unwatch(watch);
 }
 

@@ -62,7 +62,7 @@ struct child_stream {
         struct watch watch;
         char *buffer;
         size_t len;
-        unsigned vain;                          /* so often in a row it could not be read */
+        unsigned failures;                          /* so often in a row it could not be read */
 };
 
 struct child {
@@ -76,7 +76,7 @@ struct child {
         struct child_stream out;
         struct child_stream err;
         struct watch notify;
-        unsigned notify_vain;
+        unsigned notify_failures;
         int start_fd;                           /* says why it did not start, and nothing if it did */
         struct cause cause;                     /* its last lines */
         char owner[OWNER_MAX];                  /* tells the processes of this msd from those of others */
