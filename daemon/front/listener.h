@@ -70,7 +70,7 @@ struct listener {
         struct listener_limit *limit;
         struct timer retry;
         int fd;
-        unsigned failures;                          /* so often in a row there was none to accept */
+        unsigned failures;                      /* so often in a row there was none to accept */
         bool said;                              /* that none can be accepted */
         bool ended;                             /* it is not to be watched again */
         /* Takes over `fd`, which counts against the limit until listener_release(). */

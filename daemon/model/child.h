@@ -62,7 +62,7 @@ struct child_stream {
         struct watch watch;
         char *buffer;
         size_t len;
-        unsigned failures;                          /* so often in a row it could not be read */
+        unsigned failures;                      /* so often in a row it could not be read */
 };
 
 struct child {
