@@ -38,6 +38,10 @@ static bool has_eta(const struct peer_status *status, uint64_t number) {
         return status->eta >= 0;
 }
 
+static bool has_eta_or_ended(const struct peer_status *status, uint64_t number) {
+        return has_eta(status, number) || strcmp(status->status, "loading") != 0;
+}
+
 static bool has_no_eta(const struct peer_status *status, uint64_t number) {
         return !has_eta(status, number);
 }
@@ -134,7 +138,8 @@ START_TEST(everywhere) {
         double seconds;
 
         front_start(&front, OPTIONS("--load-time", "100s"));
-        peer_status(&front.msd.control, &status);
+        /* msd listens before the load begins. */
+        wait_until(has_eta, 0, &status);
         ck_assert_double_gt(status.eta, 20);
         ck_assert_double_le(status.eta, 100);
         ck_assert_double_ge(status.progress, 0);
@@ -230,7 +235,7 @@ START_TEST(by_earlier_loads) {
 
         run_whole_load(&with);
         front_start_server(&front, &with, OPTIONS(), OPTIONS("--load", "1500ms"));
-        peer_status(&front.msd.control, &status);
+        wait_until(has_eta_or_ended, 0, &status);
         if (strcmp(status.status, "loading") == 0) {
                 ck_assert_double_ge(status.eta, 0);
                 ck_assert_double_ge(status.progress, 0);
